@@ -1,0 +1,114 @@
+"""The one interface between a diffusion model and everything else.
+
+A prior maps images to its own latent space, embeds prompts, and predicts the clean sample (or the noise) at a noisy
+point. It knows nothing of scenes, optimisers or training steps.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.diffusion import NoiseSchedule, Prediction
+from dream3d.registry import Registry
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What B samples are conditioned on.
+
+    Attributes:
+        tokens: text embeddings; a closed-form prior may use any [B, L, D].
+        cameras: poses of the B samples, or None for a prior asked text-only.
+        views_per_object: samples i*V .. i*V+V-1 are V views of one object and are denoised jointly (MVDream layout);
+            1 means independent samples. V > 1 requires cameras and one shared t per object.
+    """
+
+    tokens: Float[Tensor, "B L D"]
+    cameras: CameraBatch | None = None
+    views_per_object: int = 1
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __getitem__(self, index: slice | Tensor | list[int]) -> "Condition":
+        cameras = None if self.cameras is None else self.cameras[index]
+        return replace(self, tokens=self.tokens[index], cameras=cameras)
+
+    @staticmethod
+    def concatenate(conditions: "list[Condition]") -> "Condition":
+        """Stack several conditions of the same kind along the batch, for one batched network call."""
+        first = conditions[0]
+        cameras = None
+        if first.cameras is not None:
+            parts = [c.cameras for c in conditions if c.cameras is not None]
+            if len(parts) != len(conditions):
+                raise ValueError("cannot concatenate conditions with and without cameras")
+            cameras = CameraBatch(
+                *(torch.cat([getattr(p, name) for p in parts]) for name in ("c2w", "K")),
+                parts[0].height,
+                parts[0].width,
+                *(
+                    torch.cat([getattr(p, name) for p in parts])
+                    for name in ("azimuth_deg", "elevation_deg", "distance")
+                ),
+            )
+        tokens = torch.cat([c.tokens for c in conditions])
+        return Condition(tokens, cameras, first.views_per_object)
+
+
+class Prior(ABC):
+    """A text-conditioned diffusion model. Implementations are frozen: nothing here trains."""
+
+    schedule: NoiseSchedule
+    latent_shape: tuple[int, int, int]
+    """(C, H, W) of the latent space."""
+    image_size: int
+    """Side in pixels of the images `encode` expects and `decode` returns."""
+    accepts_cameras: bool = False
+    """Whether a Condition may carry cameras (and, with them, several views per object)."""
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def check_prompt(self, prompt: str) -> None:
+        """Refuse a prompt this prior cannot follow.
+
+        Raises:
+            PromptError: names the unknown words, the nearest known ones, and which prior takes open vocabulary.
+        """
+
+    @abstractmethod
+    def embed(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
+        """Text embeddings, one row per prompt; the empty string is the unconditional embedding."""
+
+    @abstractmethod
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Images in [0, 1] to latents; differentiable. Other sizes than `image_size` are resampled."""
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """Latents to images in [0, 1]."""
+
+    @abstractmethod
+    def predict(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """The network's output at z_t, without gradient."""
+
+
+class PriorConfig(ABC):
+    """The settings of one prior: a frozen dataclass registered in PRIORS. Loading has no side effects."""
+
+    @abstractmethod
+    def load(self, device: torch.device) -> Prior:
+        """Read the weights.
+
+        Raises:
+            ModelError: the weights are missing, damaged or of another kind; the message says what to do.
+        """
+
+
+PRIORS: Registry[PriorConfig] = Registry("prior", "dream3d.priors")

@@ -1,0 +1,74 @@
+"""The seam every score-distillation algorithm stands on.
+
+    grad = w(t) * ( prediction at a noisy point - reference )
+
+A `Guidance` is a frozen dataclass that is its own configuration. Called with a prior and the current views it returns
+the gradient with respect to the clean latents; it never sees a renderer, an optimiser or a step count.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dream3d.priors.base import Condition, Prior
+from dream3d.registry import Registry
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a guidance is given: B rendered views in the prior's latent space, and where to probe the prior.
+
+    Attributes:
+        z: clean latents of the renders; detached.
+        t: noise level per view in [0, 1]; equal within one object's views when `condition.views_per_object` > 1.
+        noise: unit Gaussian noise per view, from the configured noise source.
+        condition: the prompt (with view words and cameras as configured).
+        empty: the unconditional prompt, same cameras.
+        negative: the negative prompt, or None.
+        progress: fraction of the stage that is done, in [0, 1].
+    """
+
+    z: Float[Tensor, "B C H W"]
+    t: Float[Tensor, " B"]
+    noise: Float[Tensor, "B C H W"]
+    condition: Condition
+    empty: Condition
+    negative: Condition | None = None
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class GuidanceOutput:
+    """A guidance's result.
+
+    Attributes:
+        grad: dL/dz per view, what is *subtracted* from z; not yet divided by the batch size.
+        metrics: scalars worth logging, e.g. the gradient's norm.
+    """
+
+    grad: Float[Tensor, "B C H W"]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Guidance(ABC):
+    """A score-distillation rule. Subclasses are frozen dataclasses; calling one is pure."""
+
+    @abstractmethod
+    def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
+        """The gradient for these views. Runs without autograd."""
+
+
+GUIDANCE: Registry[Guidance] = Registry("guidance", "guidance")
+
+
+def gradient_as_loss(
+    z: Float[Tensor, "B C H W"], grad: Float[Tensor, "B C H W"]
+) -> Float[Tensor, ""]:
+    """A loss whose gradient with respect to z is exactly grad / B.
+
+    L = 0.5 ||z - stopgrad(z - grad)||^2 / B (architecture notes; threestudio's reparametrisation).
+    """
+    target = (z - grad).detach()
+    return 0.5 * ((z - target) ** 2).sum() / z.shape[0]

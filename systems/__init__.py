@@ -1,0 +1,1 @@
+"""Whole pipelines as data: stages, their parts and their losses."""

@@ -1,0 +1,55 @@
+"""One place for what tests may need and may not do: markers, threads, and no network."""
+
+import os
+import shutil
+import socket
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import pytest
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
+
+
+def missing_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "needs an NVIDIA GPU; this machine has none"
+
+
+def missing_browser() -> str | None:
+    found = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
+    return None if found else "needs Chromium; install the system package `chromium`"
+
+
+REQUIREMENTS = {"gpu": missing_gpu, "browser": missing_browser}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, missing in REQUIREMENTS.items():
+            if item.get_closest_marker(marker) and (reason := missing()):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.reportchars = (config.option.reportchars or "") + "s"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches beyond this machine fails, whoever opens the connection."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and address[0] not in LOOPBACK:
+            raise OSError(f"network is blocked in tests; tried to reach {address[0]}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
