@@ -6,8 +6,9 @@ the same two numbers: variance preserving (alpha^2 + sigma^2 = 1) and rectified 
 different names.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,20 +17,20 @@ from torch import Tensor
 PredictionKind = Literal["eps", "x0", "v", "flow"]
 
 
-class NoiseSchedule(Protocol):
+class NoiseSchedule(ABC):
     """How much signal and noise there is at time t in [0, 1]."""
 
+    @abstractmethod
     def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Signal coefficient, decreasing in t."""
-        ...
 
+    @abstractmethod
     def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Noise coefficient, increasing in t."""
-        ...
 
 
 @dataclass(frozen=True)
-class CosineSchedule:
+class CosineSchedule(NoiseSchedule):
     """Variance-preserving cosine schedule, alpha = cos(pi t / 2) (Nichol & Dhariwal 2021, without the offset)."""
 
     def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -40,7 +41,7 @@ class CosineSchedule:
 
 
 @dataclass(frozen=True)
-class RectifiedFlowSchedule:
+class RectifiedFlowSchedule(NoiseSchedule):
     """Straight paths, alpha = 1 - t, sigma = t (SD3, FLUX)."""
 
     def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -51,7 +52,7 @@ class RectifiedFlowSchedule:
 
 
 @dataclass(frozen=True)
-class TableSchedule:
+class TableSchedule(NoiseSchedule):
     """A trained discrete schedule (diffusers' `alphas_cumprod`); t picks the nearest of its T levels.
 
     t = 0 is the table's first entry and t = 1 its last, so neither end is exactly clean or exactly noise.

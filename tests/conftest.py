@@ -9,6 +9,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and types at the borders are checked while the tests run. Modules with numba kernels are left out: numba
+# compiles the decorated function and cannot compile the check around it.
+install_import_hook(
+    [
+        "dream3d.cameras",
+        "dream3d.diffusion",
+        "dream3d.rendering",
+        "dream3d.schedules",
+        "dream3d.prompts",
+        "dream3d.priors",
+        "dream3d.scenes.base",
+        "dream3d.scenes.splats",
+        "guidance",
+        "systems",
+    ],
+    "beartype.beartype",
+)
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
 
