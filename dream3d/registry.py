@@ -22,7 +22,7 @@ def suggestion(name: str, known: list[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """Classes by name, discovered by importing every module of one package."""
+    """Classes by name, discovered by importing every module of one package (or the one module named)."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
@@ -49,7 +49,7 @@ class Registry(Generic[T]):
         if self._discovered:
             return
         package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
+        for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
             importlib.import_module(f"{self.package}.{module.name}")
         self._discovered = True
 

@@ -1,12 +1,24 @@
 """A system is data: which prior, and a list of stages that each say what is optimised and how."""
 
+import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from dream3d.background_samplers import BackgroundSampler, RandomBackground
+from dream3d.camera_samplers import CameraSampler, OrbitCameras
+from dream3d.errors import ConfigError
+from dream3d.noise_sources import FreshNoise, NoiseSource
 from dream3d.priors.base import PriorConfig
 from dream3d.scenes.base import SceneConfig
+from dream3d.time_samplers import TimeSampler, UniformTime
 from guidance.base import Guidance
 
 FORMAT_VERSION = 1
+
+Conditioning = Literal["text", "camera", "multiview"]
+"""How much the prior is told of the view: view words only; words and camera; all views of a step denoised jointly."""
 
 
 @dataclass(frozen=True)
@@ -14,33 +26,66 @@ class Stage:
     """One optimisation: a scene under a guidance, for a number of steps.
 
     Attributes:
+        scene: what is optimised; None goes on with the scene of the stage before.
+        guidance, time, noise, cameras, background: chosen by `name` from their registries.
         steps: optimiser steps.
         views: cameras rendered per step.
         render_size: side of the rendered images in pixels (the prior resamples to its own size).
-        scene, guidance, time, noise, cameras, background: chosen by `name` from their registries.
-        conditioning: how much the prior is told of the view: "text" (view words only), "camera" (words and camera),
-            "multiview" (all views of a step are one object seen from `views` cameras, denoised jointly).
+        conditioning: "text" (view words only), "camera" (and the camera itself), "multiview" (all views of a step are
+            one object seen from `views` cameras, denoised jointly).
+        view_words: append ", front left view" and the like to the prompt of each view.
+        betas: Adam's decay rates; the first is the momentum that a fixed-noise flow wants at 0.
+        pixel_clip: largest gradient per pixel and channel that reaches the render, direction kept; 0 is off.
         preview_every: steps between previews.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints; 0 keeps only the one at the end of the stage.
     """
 
-    scene: SceneConfig
     guidance: Guidance
-    time: "TimeSampler"
-    noise: "NoiseSource"
-    cameras: "CameraSampler"
-    background: "BackgroundSampler"
+    scene: SceneConfig | None = None
+    time: TimeSampler = field(default_factory=UniformTime)
+    noise: NoiseSource = field(default_factory=FreshNoise)
+    cameras: CameraSampler = field(default_factory=OrbitCameras)
+    background: BackgroundSampler = field(default_factory=RandomBackground)
     steps: int = 400
     views: int = 4
     render_size: int = 64
-    conditioning: str = "camera"
+    conditioning: Conditioning = "camera"
+    view_words: bool = True
+    betas: tuple[float, float] = (0.9, 0.99)
+    pixel_clip: float = 0.0
     preview_every: int = 20
     checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("steps", 1),
+            ("views", 1),
+            ("render_size", 4),
+            ("preview_every", 1),
+            ("checkpoint_every", 0),
+        ):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if self.conditioning not in ("text", "camera", "multiview"):
+            raise ConfigError(
+                f"conditioning is '{self.conditioning}'; choose one of text, camera, multiview"
+            )
+        if self.pixel_clip < 0.0:
+            raise ConfigError(f"pixel_clip is {self.pixel_clip}; choose 0 (off) or a positive size")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run's result; `config.yaml` is this, resolved."""
+    """Everything that decides a run's result; `config.yaml` is this, resolved.
+
+    Attributes:
+        prompt: what to make; data, never parsed as anything else.
+        prior: the diffusion prior.
+        stages: at least one; the first names its scene.
+        negative_prompt: what to avoid; replaces the empty prompt in classifier-free guidance.
+        seed: of all randomness, in [0, 2^63).
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
+    """
 
     prompt: str
     prior: PriorConfig
@@ -49,3 +94,37 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError("stages is empty; a run needs at least one stage")
+        if self.stages[0].scene is None:
+            raise ConfigError("stages[0].scene is missing; the first stage must name its scene")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}; choose an integer in [0, 2^63)")
+
+
+# What may change between a run and its resumption without changing the result.
+_BYSTANDERS = frozenset({"preview_every", "checkpoint_every", "device"})
+
+
+def _described(value: Any) -> Any:
+    """`value` as JSON data, dataclasses with their class name, bystanders left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: _described(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if f.name not in _BYSTANDERS
+        }
+        return {"class": type(value).__name__, **fields}
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _described(item) for key, item in value.items()}
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def fingerprint(config: RunConfig) -> str:
+    """A short hash of everything in `config` that decides the result, to recognise a checkpoint's own run."""
+    text = json.dumps(_described(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
