@@ -1,1 +1,21 @@
-"""dream3d."""
+"""dream3d: text becomes a 3D asset by score distillation.
+
+`dream3d.generate("a red mug")` runs one prompt; the command line (`dream3d --help`) does the same. Importing the package
+is light: torch is loaded when something is generated.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dream3d.api import RunResult, generate
+
+__version__ = "0.1.0"
+__all__ = ["RunResult", "__version__", "generate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("RunResult", "generate"):
+        from dream3d import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'dream3d' has no attribute '{name}'")
