@@ -66,9 +66,11 @@ GUIDANCE: Registry[Guidance] = Registry("guidance", "guidance")
 def gradient_as_loss(
     z: Float[Tensor, "B C H W"], grad: Float[Tensor, "B C H W"]
 ) -> Float[Tensor, ""]:
-    """A loss whose gradient with respect to z is exactly grad / B.
+    """A loss whose gradient with respect to z is exactly grad / B, and whose value is 0.5 ||grad||^2 / B.
 
-    L = 0.5 ||z - stopgrad(z - grad)||^2 / B (architecture notes; threestudio's reparametrisation).
+    Both are those of threestudio's 0.5 ||z - stopgrad(z - grad)||^2 / B, which however rounds small gradients away
+    beside large latents; the inner product does not.
     """
-    target = (z - grad).detach()
-    return 0.5 * ((z - target) ** 2).sum() / z.shape[0]
+    grad = grad.detach()
+    inner = (z * grad).sum()
+    return (inner - inner.detach() + 0.5 * (grad**2).sum()) / z.shape[0]

@@ -1,0 +1,209 @@
+"""Checkpoints: everything a run needs to go on bit for bit, in one safetensors file each.
+
+The file's metadata holds a JSON document (format version, position, the run's fingerprint) and a digest of the tensors,
+so that a damaged file is recognised. A file appears under its name only when it is complete and on the disk.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dream3d.errors import CheckpointError, OutputError
+
+FORMAT_VERSION = 1
+KEEP = 2
+_NAME = re.compile(r"stage-(\d{2})-step-(\d{7})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A moment between two steps.
+
+    Attributes:
+        stage: index of the stage.
+        step: steps done in it.
+        skipped: see `TrainState.skipped`.
+        seconds: wall time of the run so far, over all its resumptions.
+        fingerprint: of the configuration (`systems.base.fingerprint`).
+        generator: the random generator's state.
+        scene: the scene's tensors.
+        optimizer: Adam's tensors by "parameter/quantity".
+    """
+
+    stage: int
+    step: int
+    skipped: int
+    seconds: float
+    fingerprint: str
+    generator: Tensor
+    scene: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by "group name/quantity"; hyper-parameters come from the configuration."""
+    return {
+        f"{group['name']}/{quantity}": value
+        for group in optimizer.param_groups
+        for quantity, value in optimizer.state.get(group["params"][0], {}).items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` returned, onto an optimiser with the same group names."""
+    for group in optimizer.param_groups:
+        parameter = group["params"][0]
+        state = {}
+        for key, value in tensors.items():
+            name, _, quantity = key.rpartition("/")
+            if name == group["name"]:
+                # Adam keeps its step counter on the CPU whatever the parameter's device.
+                state[quantity] = value if quantity == "step" else value.to(parameter.device)
+        if state:
+            optimizer.state[parameter] = state
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is either complete under its name or not there.
+
+    Raises:
+        OutputError: the directory cannot be written or the disk is full; an older file of that name is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another directory with --out"
+        ) from error
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename durable, where the system can (Windows cannot open directories)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class CheckpointStore:
+    """The checkpoints of one run, newest last; older ones than the newest `KEEP` are removed.
+
+    Args:
+        directory: created with the first checkpoint.
+        fingerprint: of the run's configuration; other runs' checkpoints are refused.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        self.directory = directory
+        self.fingerprint = fingerprint
+
+    def files(self) -> list[Path]:
+        """Complete checkpoint files, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(p for p in self.directory.iterdir() if _NAME.fullmatch(p.name))
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint and remove the ones no longer kept.
+
+        Raises:
+            OutputError: it cannot be written; the older ones stay.
+        """
+        tensors = {"generator": checkpoint.generator}
+        tensors |= {f"scene/{name}": value for name, value in checkpoint.scene.items()}
+        tensors |= {f"optimizer/{name}": value for name, value in checkpoint.optimizer.items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        document = {
+            "format_version": FORMAT_VERSION,
+            "stage": checkpoint.stage,
+            "step": checkpoint.step,
+            "skipped": checkpoint.skipped,
+            "seconds": checkpoint.seconds,
+            "fingerprint": checkpoint.fingerprint,
+            "digest": _digest(tensors),
+        }
+        name = f"stage-{checkpoint.stage:02d}-step-{checkpoint.step:07d}.safetensors"
+        path = self.directory / name
+        write_atomically(path, save(tensors, {"dream3d": json.dumps(document)}))
+        for old in self.files()[:-KEEP]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load_newest(self) -> Checkpoint | None:
+        """The newest readable checkpoint, or None when there are no files at all.
+
+        Raises:
+            CheckpointError: there are files and none can be used; the message says what is wrong with each.
+        """
+        problems = []
+        for path in reversed(self.files()):
+            try:
+                return self._load(path)
+            except CheckpointError as error:
+                problems.append(str(error))
+        if not problems:
+            return None
+        raise CheckpointError("; ".join(problems) + ". Start the run again without --resume.")
+
+    def _load(self, path: Path) -> Checkpoint:
+        try:
+            with safe_open(path, framework="pt") as file:
+                document: dict[str, Any] = json.loads((file.metadata() or {})["dream3d"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path.name} is damaged or not a checkpoint ({error})"
+            ) from error
+        version = document.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path.name} has format version {version}; this program reads {FORMAT_VERSION}"
+            )
+        if document.get("digest") != _digest(tensors):
+            raise CheckpointError(f"{path.name} is damaged (its digest does not match)")
+        if document["fingerprint"] != self.fingerprint:
+            raise CheckpointError(f"{path.name} belongs to a run with another configuration")
+        return Checkpoint(
+            stage=document["stage"],
+            step=document["step"],
+            skipped=document["skipped"],
+            seconds=document["seconds"],
+            fingerprint=document["fingerprint"],
+            generator=tensors["generator"],
+            scene=_under("scene/", tensors),
+            optimizer=_under("optimizer/", tensors),
+        )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

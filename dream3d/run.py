@@ -1,0 +1,198 @@
+"""One run, from a configuration to an optimised scene. The command line, batches and the web page all call this."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dream3d.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from dream3d.errors import Cancelled, ConfigError
+from dream3d.phases import Phases
+from dream3d.priors.base import Prior
+from dream3d.prompts import Prompts
+from dream3d.scenes.base import Scene
+from dream3d.train import StepReport, TrainState, make_optimizer, train_stage
+from systems.base import RunConfig, fingerprint
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made.
+
+    Attributes:
+        status: "finished", or "cancelled" when it was asked to stop; either way the scene is usable and on disk as a
+            checkpoint.
+        scene: the optimised scene.
+        steps: optimiser steps done over all stages and resumptions.
+        resumed_from: steps that were already done when this call began.
+        seconds: wall time of the run over all its resumptions.
+        phases: wall seconds of this call by phase: load, render, prior, backward, optimise, density, checkpoint.
+    """
+
+    status: Literal["finished", "cancelled"]
+    scene: Scene
+    steps: int
+    resumed_from: int
+    seconds: float
+    phases: dict[str, float]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is a usable one, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device is '{name}'; choose auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise ConfigError(
+            f"device is '{name}', but torch sees no such GPU here; choose device=cpu, or ask `dream3d doctor` why"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is '{name}'; choose auto, cpu, cuda or cuda:N")
+    return device
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Let torch use only deterministic kernels inside the block, so that a seeded CPU run repeats bit for bit.
+
+    On a GPU some kernels have no deterministic form; there they are allowed and torch warns.
+    """
+    before = torch.get_deterministic_debug_mode()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+def _start(
+    config: RunConfig, found: Checkpoint | None, device: torch.device
+) -> tuple[int, Scene, TrainState]:
+    """Stage index, scene and state to begin with: fresh, or as a checkpoint left them."""
+    stage = 0 if found is None else found.stage
+    generator = torch.Generator().manual_seed(config.seed)
+    # A stage without a scene of its own goes on with the one before it.
+    origin = next(s.scene for s in reversed(config.stages[: stage + 1]) if s.scene is not None)
+    scene = origin.create(generator, device)
+    if found is not None:
+        scene.load_state(found.scene)
+        generator.set_state(found.generator)
+    optimizer = make_optimizer(scene, config.stages[stage].betas)
+    state = TrainState(0, optimizer, generator, config.seed)
+    if found is not None:
+        restore_optimizer(optimizer, found.optimizer)
+        state.step, state.skipped = found.step, found.skipped
+    return stage, scene, state
+
+
+def run_system(
+    config: RunConfig,
+    run_directory: Path,
+    on_step: Callable[[StepReport], None] | None = None,
+    resume: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+    prior: Prior | None = None,
+) -> RunResult:
+    """Optimise every stage of `config`; checkpoints go to `run_directory`/checkpoints.
+
+    Args:
+        config: what to do.
+        run_directory: of this run; only its `checkpoints` folder is written here.
+        on_step: told after every step; may raise `Cancelled` to stop.
+        resume: go on from the newest usable checkpoint; without any file there, start from the beginning.
+        should_stop: asked after every step; True stops the run with a checkpoint.
+        prior: an already loaded one to use instead of `config.prior`, for many runs in one process.
+
+    Raises:
+        PromptError, ModelError, ConfigError, CheckpointError, OutputError, NumericsError: see `dream3d.errors`.
+    """
+    began = time.perf_counter()
+    phases = Phases()
+    device = resolve_device(config.device)
+    store = CheckpointStore(run_directory / "checkpoints", fingerprint(config))
+    found = store.load_newest() if resume else None
+    with phases("load"):
+        prior = config.prior.load(device) if prior is None else prior
+        prior.check_prompt(config.prompt)
+        if config.negative_prompt:
+            prior.check_prompt(config.negative_prompt)
+        prompts = Prompts(prior, config.prompt, config.negative_prompt)
+        index, scene, state = _start(config, found, device)
+    spent_before = 0.0 if found is None else found.seconds
+    steps_before = [
+        sum(stage.steps for stage in config.stages[:i]) for i in range(len(config.stages))
+    ]
+    resumed_from = steps_before[index] + state.step
+    saved: tuple[int, int] | None = None
+
+    def seconds() -> float:
+        return spent_before + time.perf_counter() - began
+
+    def save() -> None:
+        nonlocal saved
+        if saved == (index, state.step):
+            return
+        with phases("checkpoint"):
+            store.save(
+                Checkpoint(
+                    stage=index,
+                    step=state.step,
+                    skipped=state.skipped,
+                    seconds=seconds(),
+                    fingerprint=store.fingerprint,
+                    generator=state.generator.get_state(),
+                    scene=scene.state(),
+                    optimizer=optimizer_tensors(state.optimizer),
+                )
+            )
+        saved = (index, state.step)
+
+    def after_step(report: StepReport) -> None:
+        every = config.stages[index].checkpoint_every
+        if report.step == report.steps or (every and report.step % every == 0):
+            save()
+        if on_step is not None:
+            on_step(replace(report, stage=index, stages=len(config.stages)))
+        if should_stop is not None and should_stop():
+            raise Cancelled("the run was asked to stop")
+
+    status: Literal["finished", "cancelled"] = "finished"
+    with repeatable(device):
+        try:
+            while True:
+                train_stage(config.stages[index], scene, prior, prompts, state, after_step, phases)
+                if index + 1 == len(config.stages):
+                    break
+                index += 1
+                following = config.stages[index]
+                if following.scene is not None:
+                    scene = following.scene.create(state.generator, device)
+                optimizer = make_optimizer(scene, following.betas)
+                state = TrainState(0, optimizer, state.generator, config.seed)
+        except Cancelled:
+            save()
+            status = "cancelled"
+    return RunResult(
+        status, scene, steps_before[index] + state.step, resumed_from, seconds(), phases.seconds
+    )

@@ -1,0 +1,176 @@
+"""The loop: one stage of an optimisation, read from top to bottom."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.errors import NumericsError
+from dream3d.phases import Phases
+from dream3d.priors.base import Prior
+from dream3d.prompts import Prompts
+from dream3d.scenes.base import Scene
+from guidance.base import Views, gradient_as_loss
+from systems.base import Stage
+
+PATIENCE = 10
+"""Steps in a row whose gradient is not finite before the run is given up."""
+
+
+@dataclass
+class TrainState:
+    """What a stage needs to go on, beside the scene.
+
+    Attributes:
+        step: steps done in this stage.
+        optimizer: one group per scene parameter, under the parameter's name.
+        generator: source of all randomness of the run, on the CPU so that devices agree.
+        seed: the run's seed, for what must stay the same from step to step.
+        skipped: steps in a row that were skipped because a gradient was not finite.
+    """
+
+    step: int
+    optimizer: torch.optim.Adam
+    generator: torch.Generator
+    seed: int
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What is known after a step.
+
+    Attributes:
+        step: steps done in this stage, counted from 1.
+        steps: steps of this stage.
+        loss: guidance term plus regularisers.
+        metrics: the guidance's metrics, the regularisers' values, `skipped`.
+        images: the views of this step over their backgrounds, detached.
+        scene: the scene itself, for previews.
+        preview_due: whether this step ends a preview interval or the stage.
+        stage, stages: position in the run; filled in by `run_system`.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    metrics: dict[str, float]
+    images: Float[Tensor, "B H W 3"]
+    scene: Scene
+    preview_due: bool
+    stage: int = 0
+    stages: int = 1
+
+
+def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam:
+    """Adam with one named group per parameter; learning rates come from the scene at each step."""
+    groups = [{"params": [p], "name": name} for name, p in scene.parameters().items()]
+    return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-15)
+
+
+def probe(
+    stage: Stage,
+    prior: Prior,
+    prompts: Prompts,
+    z: Float[Tensor, "B C H W"],
+    cameras: CameraBatch,
+    state: TrainState,
+) -> Views:
+    """Where and with which words the prior is asked about the latents `z` of this step's views."""
+    progress = state.step / stage.steps
+    joint = stage.conditioning == "multiview"
+    # Views that are denoised jointly are one noisy sample, so they share one noise level.
+    t = stage.time(1 if joint else stage.views, progress, state.generator).expand(stage.views)
+    shape = (z.shape[0], z.shape[1], z.shape[2], z.shape[3])
+    noise = stage.noise(shape, progress, state.seed, state.generator)
+    condition, empty, negative = prompts.conditions(cameras, stage.conditioning, stage.view_words)
+    return Views(z.detach(), t.to(z), noise.to(z), condition, empty, negative, progress)
+
+
+def clip_pixels(grad: Float[Tensor, "B H W C"], largest: float) -> Float[Tensor, "B H W C"]:
+    """Shorten each pixel's gradient so that no channel exceeds `largest`; its direction is kept."""
+    strongest = grad.abs().amax(dim=-1, keepdim=True)
+    return grad * (largest / strongest.clamp(min=largest))
+
+
+def update(scene: Scene, stage: Stage, state: TrainState, phases: Phases) -> None:
+    """Apply this step's gradients and the scene's density control, unless a gradient is not finite.
+
+    Raises:
+        NumericsError: too many such steps in a row.
+    """
+    progress = (state.step + 1) / stage.steps
+    rates = scene.learning_rates(progress)
+    broken = [
+        group["name"]
+        for group in state.optimizer.param_groups
+        for p in group["params"]
+        if p.grad is not None and not torch.isfinite(p.grad).all()
+    ]
+    if broken:
+        state.skipped += 1
+        if state.skipped >= PATIENCE:
+            raise NumericsError(
+                f"the gradient of {', '.join(broken)} was not finite {PATIENCE} steps in a row (step "
+                f"{state.step + 1} of {stage.steps}); lower guidance.cfg_scale or the scene's learning rates, or raise time.min above "
+                "0.02. The last checkpoint is intact."
+            )
+        return
+    state.skipped = 0
+    with phases("optimise"):
+        for group in state.optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        state.optimizer.step()
+    with phases("density"):
+        scene.density_control(state.optimizer, progress, state.step, state.generator)
+
+
+def train_stage(
+    stage: Stage,
+    scene: Scene,
+    prior: Prior,
+    prompts: Prompts,
+    state: TrainState,
+    on_step: Callable[[StepReport], None],
+    phases: Phases,
+) -> None:
+    """Optimise `scene` until `stage.steps` steps are done; `state` and `scene` are consistent whenever `on_step` runs.
+
+    Raises:
+        NumericsError: the optimisation diverged.
+    """
+    size, device = stage.render_size, prior.device
+    while state.step < stage.steps:
+        progress = state.step / stage.steps
+        with phases("render"):
+            cameras = stage.cameras(stage.views, size, progress, state.generator).to(device)
+            background = stage.background(stage.views, size, progress, state.generator).to(device)
+            output = scene.render(cameras)
+            images = output.over(background)
+            if stage.pixel_clip > 0.0:
+                images.register_hook(lambda grad: clip_pixels(grad, stage.pixel_clip))
+        with phases("prior"):
+            z = prior.encode(images)
+            guided = stage.guidance(prior, probe(stage, prior, prompts, z, cameras, state))
+        with phases("backward"):
+            terms = scene.regularisation(output, progress)
+            loss = gradient_as_loss(z, guided.grad) + sum(terms.values())
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        update(scene, stage, state, phases)
+        state.step += 1
+        values = {name: value.item() for name, value in terms.items()}
+        on_step(
+            StepReport(
+                step=state.step,
+                steps=stage.steps,
+                loss=loss.item(),
+                metrics={**guided.metrics, **values, "skipped": float(state.skipped)},
+                images=images.detach(),
+                scene=scene,
+                preview_due=state.step % stage.preview_every == 0 or state.step == stage.steps,
+            )
+        )

@@ -1,0 +1,114 @@
+"""Classifier-free guidance, defined once for every algorithm, and the weights w(t) they share.
+
+`scale` means diffusers' scale: prediction = empty + scale (prompt - empty). 0 ignores the prompt, 1 is the plain
+conditional prediction, more exaggerates. (Some published code calls the same thing scale - 1.)
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dream3d.diffusion import NoiseSchedule, Prediction, per_sample
+from dream3d.errors import ConfigError
+from dream3d.priors.base import Condition, Prior
+from guidance.base import Views
+
+Weight = Literal["uniform", "sigma", "sigma2", "lambda"]
+"""w(t) on the noise residual: 1; sigma; sigma^2 (DreamFusion); sigma / alpha, the x0 form z - x0 (HiFA, MVDream)."""
+
+WEIGHTS: tuple[Weight, ...] = ("uniform", "sigma", "sigma2", "lambda")
+
+
+def weight_at(
+    kind: Weight, schedule: NoiseSchedule, t: Float[Tensor, " B"], like: Tensor
+) -> Tensor:
+    """w(t) per sample, broadcastable to `like`."""
+    alpha, sigma = per_sample(schedule.alpha(t), like), per_sample(schedule.sigma(t), like)
+    match kind:
+        case "uniform":
+            return torch.ones_like(sigma)
+        case "sigma":
+            return sigma
+        case "sigma2":
+            return sigma**2
+        case "lambda":
+            return sigma / alpha
+
+
+def check_guidance(weight: str, rescale: float, clamp_x0: float) -> None:
+    """Refuse settings outside their range.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    if weight not in WEIGHTS:
+        raise ConfigError(f"guidance.weight is '{weight}'; choose one of {', '.join(WEIGHTS)}")
+    if not 0.0 <= rescale <= 1.0:
+        raise ConfigError(f"guidance.rescale is {rescale}; choose a share in [0, 1]")
+    if clamp_x0 < 0.0:
+        raise ConfigError(f"guidance.clamp_x0 is {clamp_x0}; choose 0 (off) or a positive bound")
+
+
+def _std_per_object(x: Float[Tensor, "B C H W"], views_per_object: int) -> Float[Tensor, "B 1 1 1"]:
+    """Standard deviation over all views of an object and all their entries, one value per sample."""
+    std = x.reshape(x.shape[0] // views_per_object, -1).std(dim=1)
+    return std.repeat_interleave(views_per_object).reshape(-1, 1, 1, 1)
+
+
+def guided(
+    prior: Prior,
+    z_t: Float[Tensor, "B C H W"],
+    t: Float[Tensor, " B"],
+    views: Views,
+    scale: float,
+    rescale: float = 0.0,
+    clamp_x0: float = 0.0,
+) -> Prediction:
+    """The prior's prediction at z_t, guided toward the prompt and away from the empty (or negative) one.
+
+    Both are one batched call; scales 1 and 0 need only one of them.
+
+    Args:
+        prior: asked once.
+        z_t: noisy latents.
+        t: their noise levels.
+        views: gives the conditions; a negative prompt takes the empty one's place.
+        scale: classifier-free guidance scale.
+        rescale: share in [0, 1] by which the guided x0's standard deviation (jointly over one object's views) is
+            brought back to the unguided one's, against over-saturation (Lin et al. 2023, MVDream's x0 form).
+        clamp_x0: bound on |x0| in latent units; 0 is off.
+    """
+    away = views.empty if views.negative is None else views.negative
+    if scale == 1.0:
+        prediction = plain = prior.predict(z_t, t, views.condition)
+    elif scale == 0.0:
+        prediction = plain = prior.predict(z_t, t, away)
+    else:
+        both = prior.predict(
+            torch.cat([z_t, z_t]),
+            torch.cat([t, t]),
+            Condition.concatenate([away, views.condition]),
+        )
+        count = len(z_t)
+        empty, text = both.value[:count], both.value[count:]
+        plain = Prediction(text, both.kind, z_t, both.alpha[:count], both.sigma[:count])
+        # eps, x0, v and flow are affine in each other, so mixing the native output mixes all of them alike.
+        mixed = empty + scale * (text - empty)
+        prediction = Prediction(mixed, both.kind, z_t, plain.alpha, plain.sigma)
+    if rescale == 0.0 and clamp_x0 == 0.0:
+        return prediction
+    x0 = prediction.x0
+    if rescale > 0.0:
+        per_object = views.condition.views_per_object
+        ratio = _std_per_object(plain.x0, per_object) / _std_per_object(x0, per_object)
+        x0 = x0 * (rescale * ratio + (1.0 - rescale))
+    if clamp_x0 > 0.0:
+        x0 = x0.clamp(-clamp_x0, clamp_x0)
+    return Prediction(x0, "x0", z_t, prediction.alpha, prediction.sigma)
+
+
+def gradient_metrics(grad: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> dict[str, float]:
+    """What every algorithm reports: the root mean square of its gradient and the mean time."""
+    return {"grad_rms": grad.square().mean().sqrt().item(), "t": t.mean().item()}
