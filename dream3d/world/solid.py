@@ -181,9 +181,16 @@ def _core_support(kind: int, core: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 
 def bounds(parts: Sequence[Part]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-    """Lowest and highest corner of the tight axis-aligned box around the parts; carving parts do not count."""
-    axes = np.concatenate([np.eye(3), -np.eye(3)])
-    points = support_points(pack([part for part in parts if not part.carve]), axes)
+    """Lowest and highest corner of the tight box around the parts; carving parts do not count."""
+    return solid_bounds(pack(parts))
+
+
+def solid_bounds(
+    solid: Solid, only: int | None = None
+) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """`bounds` of packed parts, or of the one part `only`, carving or not."""
+    points = support_points(solid, np.concatenate([np.eye(3), -np.eye(3)]))
+    points = points[~solid.carve] if only is None else points[only : only + 1]
     return points.min(axis=(0, 1)), points.max(axis=(0, 1))
 
 
@@ -312,12 +319,16 @@ def _ellipsoid(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
     Newton from the left of a convex falling function never overshoots (Eberly, Distance from a Point to an
     Ellipse, an Ellipsoid, or a Hyperellipsoid, 2013).
     """
+    if radii.min() == radii.max():
+        return np.linalg.norm(points, axis=-1) - radii[0]
     p = np.maximum(np.abs(points), 1e-9 * radii.max())
     squared, weighted = radii * radii, radii * p
     t = (weighted - squared).max(axis=-1, keepdims=True)
     for _ in range(_ELLIPSOID_ITERATIONS):
         ratio = weighted / (t + squared)
         excess = (ratio * ratio).sum(-1, keepdims=True) - 1.0
+        if excess.max(initial=0.0) < 1e-12:
+            break
         t = t + 0.5 * excess / (ratio * ratio / (t + squared)).sum(-1, keepdims=True)
     distance = np.linalg.norm(p - squared * p / (t + squared), axis=-1)
     return np.where(((p / radii) ** 2).sum(-1) < 1.0, -distance, distance)
