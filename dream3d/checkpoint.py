@@ -6,7 +6,6 @@ so that a damaged file is recognised. A file appears under its name only when it
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dream3d.errors import CheckpointError, OutputError
+from dream3d.errors import CheckpointError
+from dream3d.files import make_directory, write_bytes
 
 FORMAT_VERSION = 1
 KEEP = 2
@@ -73,39 +73,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
             optimizer.state[parameter] = state
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is either complete under its name or not there.
-
-    Raises:
-        OutputError: the directory cannot be written or the disk is full; an older file of that name is untouched.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another directory with --out"
-        ) from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable, where the system can (Windows cannot open directories)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -154,7 +121,8 @@ class CheckpointStore:
         }
         name = f"stage-{checkpoint.stage:02d}-step-{checkpoint.step:07d}.safetensors"
         path = self.directory / name
-        write_atomically(path, save(tensors, {"dream3d": json.dumps(document)}))
+        make_directory(self.directory)
+        write_bytes(path, save(tensors, {"dream3d": json.dumps(document)}))
         for old in self.files()[:-KEEP]:
             old.unlink(missing_ok=True)
         return path

@@ -115,8 +115,8 @@ def update(scene: Scene, stage: Stage, state: TrainState, phases: Phases) -> Non
         if state.skipped >= PATIENCE:
             raise NumericsError(
                 f"the gradient of {', '.join(broken)} was not finite {PATIENCE} steps in a row (step "
-                f"{state.step + 1} of {stage.steps}); lower guidance.cfg_scale or the scene's learning rates, or raise time.min above "
-                "0.02. The last checkpoint is intact."
+                f"{state.step + 1} of {stage.steps}); lower guidance.cfg_scale or the scene's learning "
+                "rates, or raise time.min above 0.02. The last checkpoint is intact."
             )
         return
     state.skipped = 0

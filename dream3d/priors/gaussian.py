@@ -9,6 +9,7 @@ V = alpha^2 s^2 + sigma^2; a mixture weighs its components by their responsibili
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,13 +41,15 @@ def prompt_picture(prompt: str, variant: int, size: int) -> Float[Tensor, "3 siz
     if not prompt:
         return picture
     digest = hashlib.sha256(f"{variant}:{prompt}".encode("utf-8", "surrogatepass")).digest()
-    numbers = torch.tensor(list(digest[:24]), dtype=torch.float32).reshape(3, 8) / 255.0
+    numbers = torch.tensor(list(digest[:12]), dtype=torch.float32).reshape(3, 4) / 255.0
     axis = torch.linspace(-1.0, 1.0, size)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    for red, green, blue, right, down, reach, _, _ in numbers.tolist():
-        color = 1.8 * torch.tensor([red, green, blue]) - 0.9
-        place = (x - 0.5 * (right - 0.5)) ** 2 + (y - 0.5 * (down - 0.5)) ** 2
-        share = torch.sigmoid((0.35 + 0.2 * reach - place.sqrt()) * 12.0)
+    # From the largest disc to the smallest, so that all three show.
+    for reach, (hue, right, down, light) in zip((0.7, 0.5, 0.3), numbers.tolist(), strict=True):
+        phases = 2.0 * math.pi * (hue + torch.tensor([0.0, 1.0 / 3.0, 2.0 / 3.0]))
+        color = 0.6 * phases.cos() + 0.5 * (light - 0.5)
+        distance = ((x - 0.5 * (right - 0.5)) ** 2 + (y - 0.5 * (down - 0.5)) ** 2).sqrt()
+        share = torch.sigmoid((reach - distance) * 16.0)
         picture = torch.lerp(picture, color[:, None, None].expand_as(picture), share)
     return picture
 
@@ -115,8 +118,8 @@ class ClosedFormPrior(Prior):
             sigma = per_sample(self.schedule.sigma(t), z_t)
             means = condition.tokens.to(z_t.dtype).unflatten(2, z_t.shape[1:])  # [B, K, C, h, w]
             # The empty prompt's picture is exactly grey, which no other prompt's is.
-            empty = (condition.tokens == 0.0).flatten(1).all(dim=1)
-            std = torch.where(empty, self.empty_std, self.std).to(z_t.dtype)
+            empty = (condition.tokens == 0.0).flatten(1).all(dim=1).to(z_t.dtype)
+            std = self.std + (self.empty_std - self.std) * empty
             variance = alpha**2 * per_sample(std, z_t) ** 2 + sigma**2
             residual = z_t[:, None] - alpha[:, None] * means
             energy = -0.5 * (residual**2).flatten(2).sum(2) / variance.flatten(1)

@@ -1,0 +1,231 @@
+"""What every score-distillation algorithm must satisfy, and how they relate to each other exactly."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dream3d.cameras import orbit_cameras
+from dream3d.diffusion import Prediction, add_noise, per_sample
+from dream3d.errors import ConfigError
+from dream3d.noise_sources import FixedNoise, FreshNoise
+from dream3d.priors.base import Condition, Prior
+from dream3d.priors.gaussian import ClosedFormPrior
+from dream3d.schedules import constant
+from guidance import GUIDANCE, Views, gradient_as_loss
+from guidance.combine import check_guidance, guided
+from guidance.ism import ISM
+from guidance.sds import SDS
+
+
+class NonlinearPrior(ClosedFormPrior):
+    """A deterministic network-like rule without symmetries, so that no two errors cancel; counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__(size=4)
+        self.batches: list[int] = []
+
+    def embed(self, prompts: list[str]) -> torch.Tensor:
+        return torch.stack([torch.full((1, 1), len(p) / 7.0) for p in prompts])
+
+    def predict(self, z_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> Prediction:
+        self.batches.append(len(z_t))
+        alpha = per_sample(self.schedule.alpha(t), z_t)
+        sigma = per_sample(self.schedule.sigma(t), z_t)
+        told = per_sample(condition.tokens.flatten(), z_t)
+        if condition.cameras is not None:
+            told = told + torch.sin(per_sample(condition.cameras.azimuth_deg, z_t))
+        if condition.views_per_object > 1:
+            joined = z_t.unflatten(0, (-1, condition.views_per_object))
+            told = told + joined.mean(1, keepdim=True).expand_as(joined).flatten(0, 1)
+        value = torch.tanh(z_t + told) * (0.3 + sigma) + 0.1 * told
+        return Prediction(value, "x0", z_t, alpha, sigma)
+
+
+def make_views(prior: Prior, t: list[float], prompts: list[str] | None = None) -> Views:
+    count = len(t)
+    generator = torch.Generator().manual_seed(3)
+    z, noise = torch.randn(2, count, *prior.latent_shape, generator=generator, dtype=torch.float64)
+    prompts = prompts or ["a red mug", "a cat", "two", "the fourth one"][:count]
+    return Views(
+        z,
+        torch.tensor(t, dtype=torch.float64),
+        noise,
+        Condition(prior.embed(prompts)),
+        Condition(prior.embed([""] * count)),
+    )
+
+
+TIMES = [0.7, 0.2, 0.9, 0.4]
+every_guidance = pytest.mark.parametrize("name", GUIDANCE.names())
+
+
+@every_guidance
+def test_calling_is_pure(name: str) -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, TIMES)
+    before = [x.clone() for x in (views.z, views.t, views.noise)]
+    first, second = GUIDANCE[name]()(prior, views), GUIDANCE[name]()(prior, views)
+    assert torch.equal(first.grad, second.grad) and first.metrics == second.metrics
+    for old, new in zip(before, (views.z, views.t, views.noise), strict=True):
+        assert torch.equal(old, new)
+    assert not first.grad.requires_grad
+
+
+@every_guidance
+@pytest.mark.parametrize("t", [0.02, 0.98])
+@pytest.mark.parametrize("prior", [ClosedFormPrior(4), NonlinearPrior()], ids=["exact", "net"])
+def test_finite_at_both_ends_of_time(name: str, t: float, prior: Prior) -> None:
+    grad = GUIDANCE[name]()(prior, make_views(prior, [t] * 4)).grad
+    assert torch.isfinite(grad).all() and grad.abs().max() > 0
+
+
+@every_guidance
+def test_permuting_the_batch_permutes_the_gradient(name: str) -> None:
+    prior, order = NonlinearPrior(), [2, 0, 3, 1]
+    views = make_views(prior, TIMES)
+    shuffled = Views(
+        views.z[order],
+        views.t[order],
+        views.noise[order],
+        views.condition[order],
+        views.empty[order],
+    )
+    grad = GUIDANCE[name]()(prior, views).grad
+    torch.testing.assert_close(GUIDANCE[name]()(prior, shuffled).grad, grad[order])
+
+
+@every_guidance
+def test_views_of_one_object_are_joint_and_objects_independent(name: str) -> None:
+    prior = NonlinearPrior()
+    cameras = orbit_cameras([0.0, 90.0, 10.0, 100.0])
+    plain = make_views(prior, [0.6, 0.6, 0.3, 0.3])
+    views = replace(
+        plain,
+        condition=Condition(plain.condition.tokens, cameras, views_per_object=2),
+        empty=Condition(plain.empty.tokens, cameras, views_per_object=2),
+    )
+    grad = GUIDANCE[name]()(prior, views).grad
+    touched = views.z.clone()
+    touched[3] += 0.5
+    other = GUIDANCE[name]()(prior, replace(views, z=touched)).grad
+    assert torch.equal(other[:2], grad[:2])
+    assert not torch.allclose(other[2], grad[2])
+
+
+@every_guidance
+def test_a_negative_prompt_replaces_the_empty_one(name: str) -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, TIMES)
+    negative = Condition(prior.embed(["blurry and dull"] * 4))
+    guidance = GUIDANCE[name]()
+    plain = guidance(prior, views).grad
+    assert torch.equal(guidance(prior, replace(views, negative=views.empty)).grad, plain)
+    assert not torch.allclose(guidance(prior, replace(views, negative=negative)).grad, plain)
+
+
+@every_guidance
+def test_descends_to_the_mean_of_a_gaussian(name: str) -> None:
+    prior = ClosedFormPrior(4, std=0.5)
+    # Prompt and empty prompt agree, so that guidance changes nothing and the mean is the only fixed point.
+    views = make_views(prior, TIMES)
+    views = replace(views, empty=views.condition)
+    mean = views.condition.tokens.to(views.z).view_as(views.z)
+    z = views.z.clone()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype)
+        z -= 0.1 * GUIDANCE[name]()(prior, replace(views, z=z, noise=noise)).grad
+    assert (z - mean).square().mean().sqrt() < 0.12 < (views.z - mean).square().mean().sqrt()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_gradient_as_loss_hands_over_the_gradient_exactly(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(3, 2, 4, 4, generator=generator).mul(100.0).requires_grad_()
+    grad = scale * torch.randn(3, 2, 4, 4, generator=generator)
+    loss = gradient_as_loss(z, grad)
+    loss.backward()
+    # Relative, however small the gradient is beside the latents.
+    torch.testing.assert_close(z.grad, grad / 3, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(loss.detach(), 0.5 * grad.square().sum() / 3)
+
+
+@pytest.mark.parametrize(("scale", "batches"), [(0.0, [4]), (1.0, [4]), (7.5, [8])])
+def test_guidance_costs_one_call_and_no_more_samples_than_needed(
+    scale: float, batches: list[int]
+) -> None:
+    prior = NonlinearPrior()
+    SDS(constant(scale))(prior, make_views(prior, TIMES))
+    assert prior.batches == batches
+
+
+def test_sds_is_affine_in_the_guidance_scale() -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, TIMES)
+    none, plain, strong = (SDS(constant(s))(prior, views).grad for s in (0.0, 1.0, 7.5))
+    torch.testing.assert_close(strong, none + 7.5 * (plain - none))
+
+
+def test_sds_with_lambda_weight_is_the_x0_loss() -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, TIMES)
+    z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
+    x0 = guided(prior, z_t, views.t, views, 5.0).x0
+    grad = SDS(constant(5.0), weight="lambda")(prior, views).grad
+    torch.testing.assert_close(grad, views.z - x0)
+
+
+def test_rescale_restores_the_spread_jointly_over_an_object() -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, [0.5] * 4)
+    z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
+    cameras = orbit_cameras([0.0, 90.0, 180.0, 270.0])
+    views = replace(
+        views,
+        condition=Condition(views.condition.tokens, cameras, 2),
+        empty=Condition(views.empty.tokens, cameras, 2),
+    )
+    text = guided(prior, z_t, views.t, views, 1.0).x0
+    full = guided(prior, z_t, views.t, views, 9.0, rescale=1.0).x0
+    untouched = guided(prior, z_t, views.t, views, 9.0).x0
+
+    def spread(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(0, (2, 2)).flatten(1).std(dim=1)
+
+    torch.testing.assert_close(spread(full), spread(text))
+    assert (spread(untouched) > 1.2 * spread(text)).all()
+    # One factor per object: the direction of the object's joint x0 is kept.
+    factor = (full / untouched).unflatten(0, (2, 2)).flatten(1)
+    torch.testing.assert_close(factor, factor[:, :1].expand_as(factor))
+
+
+def test_clamping_bounds_the_clean_prediction() -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, TIMES)
+    z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
+    assert guided(prior, z_t, views.t, views, 30.0).x0.abs().max() > 1.5
+    assert guided(prior, z_t, views.t, views, 30.0, clamp_x0=1.5).x0.abs().max() <= 1.5
+
+
+def test_blending_in_no_fixed_noise_is_sds_noise_draw_for_draw() -> None:
+    shape = (2, 3, 4, 4)
+    fresh = FreshNoise()(shape, 0.5, 7, torch.Generator().manual_seed(1))
+    blended = FixedNoise(constant(0.0))(shape, 0.5, 7, torch.Generator().manual_seed(1))
+    assert torch.equal(fresh, blended)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: check_guidance("sigma3", 0.0, 0.0), "guidance.weight is 'sigma3'; choose one of"),
+        (lambda: SDS(rescale=1.5), "guidance.rescale is 1.5"),
+        (lambda: SDS(clamp_x0=-1.0), "guidance.clamp_x0 is -1.0"),
+        (lambda: ISM(interval=constant(0.0)), "guidance.interval is 0.0"),
+        (lambda: ISM(stride=0.0), "guidance.stride is 0.0"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
