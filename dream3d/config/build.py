@@ -1,0 +1,190 @@
+"""From plain data to the dataclasses that are the configuration's schema.
+
+Two passes. The first reads a component's `name` and picks its class from the registry; the second merges the rest into
+that class's own schema (OmegaConf does the typing). A schema cannot switch classes while merging, hence the order.
+"""
+
+import dataclasses
+import math
+import re
+import typing
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dream3d.background_samplers import BACKGROUND_SAMPLERS
+from dream3d.camera_samplers import CAMERA_SAMPLERS
+from dream3d.errors import ConfigError
+from dream3d.noise_sources import NOISE_SOURCES
+from dream3d.priors.base import PRIORS
+from dream3d.registry import Registry, suggestion
+from dream3d.scenes.base import SCENES
+from dream3d.schedules import Ramp
+from dream3d.time_samplers import TIME_SAMPLERS
+from guidance.base import GUIDANCE
+from systems.base import Stage
+
+STAGE_COMPONENTS: dict[str, Registry[Any]] = {
+    "scene": SCENES,
+    "guidance": GUIDANCE,
+    "time": TIME_SAMPLERS,
+    "noise": NOISE_SOURCES,
+    "cameras": CAMERA_SAMPLERS,
+    "background": BACKGROUND_SAMPLERS,
+}
+COMPONENTS: dict[str, Registry[Any]] = {"prior": PRIORS, **STAGE_COMPONENTS}
+STAGE_KEYS = tuple(field.name for field in dataclasses.fields(Stage))
+
+
+def check_keys(given: dict[str, Any], known: list[str], where: str, of: str) -> None:
+    """Refuse keys nobody reads.
+
+    Args:
+        given: the mapping written by the user.
+        known: the keys that mean something.
+        where: path of the mapping, empty at the top.
+        of: what the mapping configures, for the message.
+
+    Raises:
+        ConfigError: names the key, the closest known one, and all known ones.
+    """
+    for key in given:
+        if key not in known:
+            path = f"{where}.{key}" if where else key
+            raise ConfigError(
+                f"{path} is not a setting of {of}.{suggestion(key, known)} Known: {', '.join(known)}."
+            )
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` with `${` made literal for OmegaConf, and numbers that are not finite refused."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}; choose a finite number")
+    if isinstance(value, dict):
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}.{index}") for index, item in enumerate(value)]
+    return value
+
+
+def _type_name(annotation: Any) -> str:
+    """A type as a person would say it: "a whole number", "[a number, a number]"."""
+    if annotation is Ramp:
+        return "a number, or {initial, final, start, end}"
+    if typing.get_origin(annotation) is typing.Literal:
+        return "one of " + ", ".join(str(choice) for choice in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        inner = (_type_name(a) if a is not Ellipsis else "..." for a in typing.get_args(annotation))
+        return f"[{', '.join(inner)}]"
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        names = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
+        return names.get(annotation, annotation.__name__)
+    return str(annotation).replace("typing.", "")
+
+
+def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
+    """An instance of a dataclass from the values written by the user, the rest at its defaults.
+
+    Raises:
+        ConfigError: unknown key, wrong type, or values the class itself refuses; each message has the key's path.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    check_keys(values, list(fields), where, of)
+    schema = OmegaConf.structured(cls)
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else key
+        if hints[key] is Ramp and isinstance(value, dict):
+            check_keys(
+                value, [field.name for field in dataclasses.fields(Ramp)], path, "a schedule"
+            )
+        elif hints[key] is Ramp and isinstance(value, int | float) and not isinstance(value, bool):
+            value = {"initial": value, "final": value}
+        try:
+            schema = OmegaConf.merge(schema, {key: _plain(value, path)})
+        except OmegaConfBaseException as error:
+            raise ConfigError(
+                f"{path} is {value!r}; it must be {_type_name(hints[key])}"
+            ) from error
+    for key in fields:
+        if OmegaConf.is_missing(schema, key):
+            path = f"{where}.{key}" if where else key
+            raise ConfigError(f"{path} is missing; it must be {_type_name(hints[key])}")
+    try:
+        return OmegaConf.to_object(schema)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def build_component(kind: str, data: Any, where: str) -> Any:
+    """A prior, scene, guidance or sampler from `{name: ..., settings}`.
+
+    Args:
+        kind: key of COMPONENTS.
+        data: the mapping written by the user.
+        where: its path, for messages.
+    """
+    registry = COMPONENTS[kind]
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{where} is {data!r}; write a name ({', '.join(registry.names())}) or "
+            "{name: ..., settings}"
+        )
+    name = data.get("name")
+    if not isinstance(name, str):
+        got = "missing" if name is None else repr(name)
+        raise ConfigError(f"{where}.name is {got}; choose one of {', '.join(registry.names())}")
+    try:
+        cls = registry[name]
+    except ConfigError as error:
+        raise ConfigError(f"{where}.name: {error}") from error
+    settings = {key: value for key, value in data.items() if key != "name"}
+    return fill(cls, settings, where, f"{kind} '{name}'")
+
+
+def default_name(key: str) -> str | None:
+    """The name of the component a stage has when nothing is written, or None where it must be written."""
+    for field in dataclasses.fields(Stage):
+        if field.name == key and field.default_factory is not dataclasses.MISSING:
+            return type(field.default_factory()).registered_name
+    return None
+
+
+def _plain_stage_schema() -> type:
+    """The part of `Stage` that is not components, as a dataclass of its own, for `fill`."""
+    hints = typing.get_type_hints(Stage)
+    parts = []
+    for field in dataclasses.fields(Stage):
+        if field.name not in STAGE_COMPONENTS:
+            default: Any = field.default if field.default is not dataclasses.MISSING else MISSING
+            if field.default_factory is not dataclasses.MISSING:
+                default = dataclasses.field(default_factory=field.default_factory)
+            parts.append((field.name, hints[field.name], default))
+    return dataclasses.make_dataclass("StageSettings", parts, frozen=True)
+
+
+def build_stage(data: dict[str, Any], where: str) -> Stage:
+    """A stage from its mapping; components the user did not write get the stage's defaults.
+
+    Raises:
+        ConfigError: as `fill` and `build_component`; also when the guidance is missing.
+    """
+    check_keys(data, list(STAGE_KEYS), where, "a stage")
+    components = {}
+    for kind in STAGE_COMPONENTS:
+        if data.get(kind) is not None:
+            components[kind] = build_component(kind, data[kind], f"{where}.{kind}")
+    if "guidance" not in components:
+        raise ConfigError(
+            f"{where}.guidance is missing; choose one of {', '.join(GUIDANCE.names())}"
+        )
+    settings = {key: value for key, value in data.items() if key not in STAGE_COMPONENTS}
+    filled = fill(_plain_stage_schema(), settings, where, "a stage")
+    plain = {field.name: getattr(filled, field.name) for field in dataclasses.fields(filled)}
+    try:
+        return Stage(**components, **plain)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
