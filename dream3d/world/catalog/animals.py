@@ -1,0 +1,475 @@
+"""Animals. All but fish and turtle look at the viewer with big eyes: their front is unmistakable."""
+
+import numpy as np
+
+from dream3d.world.catalog.category import category
+from dream3d.world.catalog.shapes import (
+    CREAM,
+    DARK,
+    GOLD,
+    ROSE,
+    SAND,
+    STEEL,
+    Paint,
+    Vector,
+    ball,
+    box,
+    contrast,
+    eyes,
+    frustum,
+    mirrored,
+    on_ball,
+    ring,
+    rod,
+    shifted,
+    tube,
+    vary,
+)
+from dream3d.world.parts import Part
+
+
+def _cone(color: Paint, radius: float, base: Vector, tip: Vector, main: bool = False) -> Part:
+    return tube(color, radius, base, tip, 0.01, main=main)
+
+
+@category(
+    "cat",
+    "animal",
+    "fur",
+    "orange gray black white brown",
+    has_front=True,
+    stackable=True,
+    synonyms="kitty, kitten",
+)
+def cat(rng: np.random.Generator, color: str) -> list[Part]:
+    """Sitting upright: pointed ears, whisker cheeks, pink nose, tail curling up on one side."""
+    pale = contrast(color, CREAM, (0.72, 0.70, 0.68))
+    body = (vary(rng, 0.36), vary(rng, 0.46), vary(rng, 0.36))
+    head = vary(rng, 0.40, 0.08)
+    center = (0.0, body[1] * 0.85 + head * 0.75, 0.12)
+    parts = [
+        ball(color, body, main=True),
+        ball(
+            color,
+            (body[0] * 1.12, body[1] * 0.62, body[2] * 1.05),
+            (0.0, -body[1] * 0.5, -0.06),
+            main=True,
+        ),
+        ball(color, (head * 1.1, head * 0.95, head * 0.92), center, main=True),
+        ball(pale, (0.2, 0.27, 0.12), (0.0, -0.02, body[2] * 0.76), marker=True),
+        *eyes(
+            center,
+            (head * 1.1, head * 0.95, head * 0.92),
+            0.125,
+            24.0,
+            10.0,
+            white=(0.80, 0.95, 0.40),
+        ),
+    ]
+    parts += mirrored(
+        _cone(
+            color,
+            0.17,
+            shifted(center, x=head * 0.62, y=head * 0.55),
+            shifted(center, x=head * 0.88, y=head * 1.42),
+            main=True,
+        )
+    )
+    parts += mirrored(
+        _cone(
+            ROSE,
+            0.09,
+            shifted(center, x=head * 0.63, y=head * 0.6, z=0.09),
+            shifted(center, x=head * 0.83, y=head * 1.2, z=0.06),
+        )
+    )
+    snout = on_ball(center, (head * 1.1, head * 0.95, head * 0.92), 0.0, -26.0)
+    parts += mirrored(ball(pale, (0.105, 0.085, 0.08), shifted(snout, x=0.075), marker=True))
+    parts.append(ball(ROSE, (0.065, 0.05, 0.05), shifted(snout, y=0.075, z=0.06), marker=True))
+    parts += mirrored(
+        rod(
+            color,
+            0.095,
+            (0.15, 0.0, body[2] * 0.7),
+            (0.16, -body[1] * 0.9, body[2] * 0.95),
+            main=True,
+        )
+    )
+    parts += mirrored(ball(pale, (0.11, 0.075, 0.14), (0.17, -body[1] * 0.98, body[2] + 0.05)))
+    hip = (body[0] * 0.5, -body[1] * 0.8, -body[2] * 0.95)
+    bend, tip = (
+        (body[0] + 0.25, -body[1] * 0.75, -body[2] - 0.02),
+        (body[0] + 0.33, 0.12, -body[2] * 0.9),
+    )
+    parts += [rod(color, 0.075, hip, bend, main=True), rod(color, 0.075, bend, tip, main=True)]
+    parts.append(ball(pale, 0.09, tip))
+    return parts
+
+
+@category(
+    "dog",
+    "animal",
+    "fur",
+    "brown white black gray orange",
+    has_front=True,
+    synonyms="puppy, doggy, doggie, pup",
+)
+def dog(rng: np.random.Generator, color: str) -> list[Part]:
+    """Standing on four legs: long muzzle with a black nose and tongue, hanging ears, collar, raised tail."""
+    ear = contrast(color, (0.36, 0.22, 0.13), CREAM)
+    pale = contrast(color, CREAM, SAND, (0.62, 0.60, 0.58))
+    body = (vary(rng, 0.28), vary(rng, 0.28), vary(rng, 0.52, 0.1))
+    leg, head = vary(rng, 0.42), vary(rng, 0.33, 0.08)
+    center = (0.0, body[1] + 0.30, body[2] * 0.95)
+    muzzle = shifted(center, y=-head * 0.32, z=head * 0.95)
+    collar = contrast(color, "red", "blue")
+    parts = [
+        ball(color, body, main=True),
+        rod(color, 0.19, (0.0, 0.08, body[2] * 0.62), shifted(center, y=-0.12), main=True),
+        ring(
+            collar,
+            0.185,
+            0.05,
+            (0.0, body[1] * 0.62 + 0.1, body[2] * 0.84),
+            rotation_deg=(40.0, 0.0, 0.0),
+        ),
+        ball(color, head, center, main=True),
+        ball(pale, (0.185, 0.15, 0.24), muzzle),
+        ball(DARK, (0.10, 0.075, 0.07), shifted(muzzle, y=0.09, z=0.20)),
+        box(
+            ROSE, (0.075, 0.11, 0.025), shifted(muzzle, y=-0.17, z=0.16), rounding=0.02, marker=True
+        ),
+        *eyes(center, head, 0.105, 28.0, 24.0),
+    ]
+    parts += mirrored(
+        ball(
+            ear,
+            (0.085, 0.26, 0.15),
+            shifted(center, x=head * 1.0, y=-head * 0.12, z=-0.04),
+            rotation_deg=(0.0, 0.0, 12.0),
+        )
+    )
+    for z in (0.62, -0.62):
+        parts += mirrored(
+            rod(
+                color,
+                0.105,
+                (body[0] * 0.6, -0.08, z * body[2]),
+                (body[0] * 0.66, -leg, z * body[2]),
+                main=True,
+            )
+        )
+        parts += mirrored(
+            ball(pale, (0.12, 0.075, 0.15), (body[0] * 0.66, -leg - 0.06, z * body[2] + 0.05))
+        )
+    back = (0.0, body[1] * 0.4, -body[2] * 0.92)
+    parts.append(
+        rod(color, 0.07, back, (0.0, body[1] + vary(rng, 0.26, 0.3), -body[2] - 0.2), main=True)
+    )
+    return parts
+
+
+@category("rabbit", "animal", "fur", "white gray brown pink", has_front=True, synonyms="bunny")
+def rabbit(rng: np.random.Generator, color: str) -> list[Part]:
+    """Sitting: two tall ears with pink insides, front teeth, big feet, fluffy tail."""
+    pale = contrast(color, "white", (0.80, 0.76, 0.74), apart=0.3)
+    body = (vary(rng, 0.36), vary(rng, 0.40), vary(rng, 0.38))
+    head, ear = vary(rng, 0.34, 0.08), vary(rng, 0.34, 0.18)
+    center = (0.0, body[1] * 0.8 + head * 0.75, 0.14)
+    parts = [
+        ball(color, body, main=True),
+        ball(color, (head, head * 0.95, head * 0.92), center, main=True),
+        ball(pale, (0.21, 0.24, 0.1), (0.0, -0.06, body[2] * 0.82), marker=True),
+        ball(pale, 0.17, (0.0, -body[1] * 0.45, -body[2] * 1.02)),
+        *eyes(center, head, 0.11, 25.0, 12.0),
+    ]
+    snout = on_ball(center, head * 0.95, 0.0, -22.0)
+    parts += mirrored(ball(pale, (0.10, 0.085, 0.07), shifted(snout, x=0.07), marker=True))
+    parts.append(ball(ROSE, (0.07, 0.05, 0.05), shifted(snout, y=0.075, z=0.05), marker=True))
+    parts.append(box("white", (0.055, 0.07, 0.025), shifted(snout, y=-0.12, z=0.02), marker=True))
+    lean = vary(rng, 11.0, 0.5)
+    top = shifted(center, x=head * 0.48, y=head * 0.75 + ear)
+    parts += mirrored(
+        ball(color, (0.125, ear * 1.15, 0.08), top, rotation_deg=(0.0, 0.0, -lean), main=True)
+    )
+    parts += mirrored(
+        ball(
+            ROSE,
+            (0.07, ear * 0.88, 0.05),
+            shifted(top, z=0.05),
+            rotation_deg=(0.0, 0.0, -lean),
+            marker=True,
+        )
+    )
+    parts += mirrored(
+        ball(color, (0.15, 0.095, 0.28), (0.2, -body[1] * 0.92, body[2] * 0.7), main=True)
+    )
+    parts += mirrored(
+        rod(color, 0.08, (0.2, 0.02, body[2] * 0.72), (0.12, -0.12, body[2] + 0.07), main=True)
+    )
+    return parts
+
+
+@category("elephant", "animal", "skin", "gray blue pink", has_front=True)
+def elephant(rng: np.random.Generator, color: str) -> list[Part]:
+    """Barrel body on four pillars, huge ears, hanging trunk, white tusks."""
+    inner = contrast(color, ROSE, STEEL, apart=0.3)
+    body = (vary(rng, 0.42, 0.1), vary(rng, 0.42, 0.1), vary(rng, 0.52, 0.1))
+    head, leg = vary(rng, 0.34, 0.08), vary(rng, 0.5, 0.1)
+    center = (0.0, 0.24, body[2] + 0.10)
+    ear = vary(rng, 0.33)
+    parts = [
+        ball(color, body, main=True),
+        ball(color, head, center, main=True),
+        *eyes(center, head, 0.095, 27.0, 20.0),
+    ]
+    parts += mirrored(
+        ball(
+            color,
+            (ear, ear * 1.1, 0.07),
+            shifted(center, x=head + ear * 0.6, y=0.05, z=-0.14),
+            rotation_deg=(0.0, 22.0, 0.0),
+            main=True,
+        )
+    )
+    parts += mirrored(
+        ball(
+            inner,
+            (ear * 0.72, ear * 0.82, 0.05),
+            shifted(center, x=head + ear * 0.58, y=0.04, z=-0.085),
+            rotation_deg=(0.0, 22.0, 0.0),
+            marker=True,
+        )
+    )
+    root, bend = (
+        shifted(center, y=-head * 0.25, z=head * 0.8),
+        shifted(center, y=-0.5, z=head + 0.16),
+    )
+    parts += [
+        tube(color, 0.15, root, bend, 0.11, main=True),
+        ball(color, 0.112, bend, main=True),
+        tube(color, 0.11, bend, shifted(center, y=-0.78, z=head + 0.28), 0.085, main=True),
+    ]
+    parts += mirrored(
+        _cone(
+            "white",
+            0.065,
+            shifted(center, x=0.19, y=-0.2, z=head * 0.65),
+            shifted(center, x=0.22, y=-0.36, z=head + 0.24),
+        )
+    )
+    for z in (0.58, -0.58):
+        parts += mirrored(
+            tube(
+                color,
+                0.165,
+                (0.24, -0.15, z * body[2]),
+                (0.25, -leg - 0.25, z * body[2]),
+                main=True,
+            )
+        )
+        parts += mirrored(
+            tube(CREAM, 0.175, (0.25, -leg - 0.2, z * body[2]), (0.25, -leg - 0.27, z * body[2]))
+        )
+    parts.append(
+        rod(color, 0.035, (0.0, 0.1, -body[2] * 0.95), (0.0, -0.28, -body[2] - 0.08), main=True)
+    )
+    return parts
+
+
+@category(
+    "duck",
+    "animal",
+    "feathers",
+    "yellow white green",
+    has_front=True,
+    stackable=True,
+    synonyms="ducky, rubber duck",
+)
+def duck(rng: np.random.Generator, color: str) -> list[Part]:
+    """Bath duck: round head, wide bill, folded wings, raised tail."""
+    bill = contrast(color, (0.98, 0.52, 0.06), (0.98, 0.85, 0.20))
+    body = (vary(rng, 0.44), vary(rng, 0.36), vary(rng, 0.58, 0.1))
+    head = vary(rng, 0.37, 0.08)
+    center = (0.0, body[1] * 0.75 + head * 0.8, body[2] * 0.48)
+    snout = on_ball(center, head, 0.0, -14.0)
+    parts = [
+        ball(color, body, main=True),
+        ball(color, head, center, main=True),
+        rod(color, 0.2, (0.0, 0.1, body[2] * 0.4), shifted(center, y=-0.1), main=True),
+        ball(bill, (0.21, 0.06, 0.20), shifted(snout, y=0.035, z=0.06)),
+        ball(bill, (0.17, 0.05, 0.15), shifted(snout, y=-0.035, z=0.04)),
+        *eyes(center, head, 0.125, 30.0, 20.0),
+        _cone(
+            color,
+            0.22,
+            (0.0, 0.08, -body[2] * 0.72),
+            (0.0, vary(rng, 0.42, 0.2), -body[2] - 0.24),
+            main=True,
+        ),
+    ]
+    parts += mirrored(
+        ball(
+            color,
+            (0.11, 0.2, 0.36),
+            (body[0] * 0.93, 0.08, -0.08),
+            rotation_deg=(14.0, 0.0, 0.0),
+            main=True,
+        )
+    )
+    parts += mirrored(ball(bill, (0.14, 0.06, 0.2), (0.18, -body[1] * 0.98, 0.18)))
+    return parts
+
+
+@category("penguin", "animal", "back, head and flippers", "black blue gray", has_front=True)
+def penguin(rng: np.random.Generator, color: str) -> list[Part]:
+    """Upright egg with a pale belly and face, orange beak and feet, flippers."""
+    pale = contrast(color, "white", (0.70, 0.76, 0.83), apart=0.3)
+    beak = contrast(color, (0.98, 0.55, 0.08), (0.98, 0.85, 0.20))
+    body = (vary(rng, 0.42), vary(rng, 0.58), vary(rng, 0.38))
+    head = vary(rng, 0.34, 0.08)
+    center = (0.0, body[1] * 0.85 + head * 0.55, 0.02)
+    parts = [
+        ball(color, body, main=True),
+        ball(color, head, center, main=True),
+        ball(
+            pale, (body[0] * 0.78, body[1] * 0.80, 0.2), (0.0, -0.06, body[2] * 0.60), marker=True
+        ),
+        ball(
+            pale,
+            (head * 0.72, head * 0.58, 0.15),
+            shifted(center, y=-0.02, z=head * 0.63),
+            marker=True,
+        ),
+        *eyes(center, head * 1.05, 0.10, 25.0, 16.0),
+        _cone(
+            beak,
+            0.10,
+            on_ball(center, head * 0.9, 0.0, -10.0),
+            shifted(on_ball(center, head, 0.0, -10.0), z=0.26),
+        ),
+    ]
+    lift = vary(rng, 20.0, 0.5)
+    parts += mirrored(
+        ball(
+            color,
+            (0.085, 0.34, 0.17),
+            (body[0] + 0.07, 0.06, -0.02),
+            rotation_deg=(0.0, 0.0, lift),
+            main=True,
+        )
+    )
+    parts += mirrored(ball(beak, (0.17, 0.07, 0.24), (0.2, -body[1] - 0.0, 0.16)))
+    parts.append(
+        _cone(
+            color,
+            0.16,
+            (0.0, -body[1] * 0.68, -body[2] * 0.6),
+            (0.0, -body[1] * 0.95, -body[2] - 0.16),
+            main=True,
+        )
+    )
+    return parts
+
+
+@category("fish", "animal", "body and tail", "orange blue yellow red cyan")
+def fish(rng: np.random.Generator, color: str) -> list[Part]:
+    """Tall body swimming toward the front, forked tail, fins, an eye on each side."""
+    fin = contrast(color, CREAM, (0.95, 0.70, 0.20), apart=0.3)
+    body = (vary(rng, 0.27), vary(rng, 0.42), vary(rng, 0.62, 0.1))
+    tail = -body[2] - 0.05
+    parts = [
+        ball(color, body, main=True),
+        ball(fin, (body[0] * 0.93, body[1] * 1.0, 0.10), (0.0, 0.0, 0.12)),
+        ball(fin, (body[0] * 0.86, body[1] * 0.86, 0.08), (0.0, 0.0, -0.22)),
+        ball(ROSE, (0.10, 0.075, 0.07), (0.0, -0.06, body[2] * 0.98)),
+        ball(
+            color,
+            (0.05, 0.30, 0.15),
+            (0.0, 0.2, tail - 0.14),
+            rotation_deg=(-35.0, 0.0, 0.0),
+            main=True,
+        ),
+        ball(
+            color,
+            (0.05, 0.30, 0.15),
+            (0.0, -0.2, tail - 0.14),
+            rotation_deg=(35.0, 0.0, 0.0),
+            main=True,
+        ),
+        ball(
+            color,
+            (0.045, 0.22, 0.34),
+            (0.0, body[1] * 0.95, -0.08),
+            rotation_deg=(-14.0, 0.0, 0.0),
+            main=True,
+        ),
+        ball(
+            color,
+            (0.045, 0.16, 0.16),
+            (0.0, -body[1] * 0.98, -0.1),
+            rotation_deg=(20.0, 0.0, 0.0),
+            main=True,
+        ),
+    ]
+    eye = on_ball((0.0, 0.0, 0.0), body, 44.0, 13.0)
+    parts += mirrored(ball("white", (0.06, 0.115, 0.115), eye, rotation_deg=(0.0, -12.0, 0.0)))
+    parts += mirrored(
+        ball(DARK, (0.05, 0.07, 0.07), shifted(eye, x=0.025), rotation_deg=(0.0, -12.0, 0.0))
+    )
+    parts += mirrored(
+        ball(
+            fin, (0.04, 0.10, 0.19), (body[0] * 1.05, -0.12, -0.02), rotation_deg=(0.0, -28.0, 0.0)
+        )
+    )
+    return parts
+
+
+@category("turtle", "animal", "shell", "green brown orange purple", synonyms="tortoise")
+def turtle(rng: np.random.Generator, color: str) -> list[Part]:
+    """Domed shell with plates, four flippers, small head in front."""
+    skin = contrast(color, (0.62, 0.78, 0.36), SAND)
+    plate = contrast(color, (0.30, 0.20, 0.12), GOLD)
+    shell = (vary(rng, 0.58), vary(rng, 0.46), vary(rng, 0.66, 0.1))
+    base = shell[1] * 0.12
+    parts = [
+        ball(color, shell, main=True),
+        box(CREAM, (1.0, 0.5, 1.0), (0.0, -0.5 - base, 0.0), carve=True),
+        frustum(
+            CREAM, shell[0] * 0.86, 0.06, shell[0] * 0.92, (0.0, -base - 0.04, 0.0), rounding=0.02
+        ),
+    ]
+    center = (0.0, 0.06, shell[2] + 0.2)
+    parts += [
+        rod(skin, 0.12, (0.0, -0.05, shell[2] * 0.8), shifted(center, z=-0.05)),
+        ball(skin, (0.21, 0.19, 0.23), center),
+        *[
+            ball(DARK, 0.06, spot)
+            for spot in (on_ball(center, (0.2, 0.18, 0.22), a, 22.0) for a in (38.0, -38.0))
+        ],
+        _cone(skin, 0.09, (0.0, -0.08, -shell[2] * 0.85), (0.0, -0.12, -shell[2] - 0.2)),
+    ]
+    for z, turn in ((0.62, -35.0), (-0.62, 35.0)):
+        parts += mirrored(
+            ball(
+                skin,
+                (0.26, 0.085, 0.15),
+                (shell[0] * 0.88, -base - 0.1, z * shell[2]),
+                rotation_deg=(0.0, turn, -16.0),
+            )
+        )
+    parts.append(ball(plate, (0.16, 0.05, 0.18), (0.0, shell[1] * 0.97, 0.0)))
+    for azimuth in (0.0, 60.0, 120.0, 180.0, 240.0, 300.0):
+        parts.append(
+            ball(
+                plate,
+                0.11,
+                on_ball(
+                    (0.0, -0.02, 0.0),
+                    (shell[0] * 0.95, shell[1] * 0.96, shell[2] * 0.95),
+                    azimuth,
+                    32.0,
+                ),
+            )
+        )
+    return parts
