@@ -109,7 +109,7 @@ class CheckpointStore:
         tensors = {"generator": checkpoint.generator}
         tensors |= {f"scene/{name}": value for name, value in checkpoint.scene.items()}
         tensors |= {f"optimizer/{name}": value for name, value in checkpoint.optimizer.items()}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        tensors = {name: _copied(value) for name, value in tensors.items()}
         document = {
             "format_version": FORMAT_VERSION,
             "stage": checkpoint.stage,
@@ -175,3 +175,8 @@ class CheckpointStore:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU; the format refuses tensors that share memory."""
+    return tensor.detach().to("cpu", copy=True).contiguous()

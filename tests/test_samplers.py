@@ -1,0 +1,163 @@
+"""Time, noise, cameras and backgrounds: pure given a generator, inside their stated ranges."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from dream3d.background_samplers import BACKGROUND_SAMPLERS, RandomBackground, SolidBackground
+from dream3d.camera_samplers import CAMERA_SAMPLERS, OrbitCameras, RingCameras
+from dream3d.errors import ConfigError
+from dream3d.noise_sources import NOISE_SOURCES, FixedNoise, FreshNoise
+from dream3d.schedules import Ramp, constant
+from dream3d.time_samplers import TIME_SAMPLERS, AnnealedTime, UniformTime
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+CALLS: dict[str, Callable[[torch.Generator], torch.Tensor]] = {
+    **{f"time {n}": lambda g, n=n: TIME_SAMPLERS[n]()(5, 0.4, g) for n in TIME_SAMPLERS},
+    **{
+        f"noise {n}": lambda g, n=n: NOISE_SOURCES[n]()((2, 3, 4, 4), 0.4, 9, g)
+        for n in NOISE_SOURCES
+    },
+    **{
+        f"cameras {n}": lambda g, n=n: CAMERA_SAMPLERS[n]()(4, 8, 0.4, g).c2w
+        for n in CAMERA_SAMPLERS
+    },
+    **{
+        f"background {n}": lambda g, n=n: BACKGROUND_SAMPLERS[n]()(4, 8, 0.4, g)
+        for n in BACKGROUND_SAMPLERS
+    },
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_the_passed_generator_is_the_only_randomness(
+    call: Callable[[torch.Generator], torch.Tensor],
+) -> None:
+    before = torch.get_rng_state()
+    first, second = call(seeded()), call(seeded())
+    assert torch.equal(first, second) and torch.isfinite(first).all()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_uniform_time_fills_a_shrinking_window() -> None:
+    sampler = UniformTime(max=Ramp(0.98, 0.5, 0.2, 0.6))
+    for progress, high in ((0.0, 0.98), (0.4, 0.74), (1.0, 0.5)):
+        t = sampler(4000, progress, seeded())
+        assert t.min() >= 0.02 and t.max() <= high
+        torch.testing.assert_close(t.mean().item(), (0.02 + high) / 2, rtol=0.03, atol=0)
+        assert t.max() > high - 0.01
+
+
+def test_stratified_time_puts_one_draw_in_each_slice() -> None:
+    t = UniformTime(constant(0.0), constant(1.0), stratified=True)(8, 0.0, seeded())
+    assert sorted((t * 8).floor().int().tolist()) == list(range(8))
+    assert not torch.equal(t, t.sort().values)
+
+
+@pytest.mark.parametrize("law", ["sqrt", "linear"])
+def test_annealed_time_falls_from_end_to_end(law: str) -> None:
+    sampler = AnnealedTime(0.98, 0.3, law)  # type: ignore[arg-type]
+    t = torch.stack([sampler(2, i / 100, seeded()) for i in range(101)])
+    assert torch.equal(t[:, 0], t[:, 1])
+    assert (t[:, 0].diff() < 0).all()
+    torch.testing.assert_close(
+        t[[0, 25, 100], 0], torch.tensor([0.98, {"sqrt": 0.64, "linear": 0.81}[law], 0.3])
+    )
+    jittered = AnnealedTime(0.98, 0.3, law, jitter=0.1)(500, 0.5, seeded())  # type: ignore[arg-type]
+    assert 0.09 < (jittered - sampler(1, 0.5, seeded())).abs().max() <= 0.1
+
+
+def test_fixed_noise_never_changes_and_fresh_noise_always_does() -> None:
+    shape = (4, 3, 32, 32)
+    generator = seeded()
+    fixed = [FixedNoise(per_view=True)(shape, p, 5, generator) for p in (0.0, 0.9)]
+    assert torch.equal(*fixed)
+    assert not torch.equal(fixed[0][0], fixed[0][1])
+    shared = FixedNoise()(shape, 0.0, 5, generator)
+    assert torch.equal(shared[0], shared[3])
+    assert not torch.equal(shared, FixedNoise()(shape, 0.0, 6, generator))
+    fresh = [FreshNoise()(shape, 0.0, 5, generator) for _ in range(2)]
+    assert not torch.equal(*fresh)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_blended_noise_keeps_unit_variance_and_the_stated_correlation(share: float) -> None:
+    source = FixedNoise(constant(share), per_view=True)
+    first, second = (source((8, 3, 32, 32), 0.0, 5, seeded(seed)) for seed in (1, 2))
+    assert abs(first.var().item() - 1.0) < 0.03
+    assert abs((first * second).mean().item() - share**2) < 0.03
+
+
+def test_orbit_keeps_its_ranges() -> None:
+    sampler = OrbitCameras(overhead_share=0.25)
+    cameras = sampler(4000, 16, 0.0, seeded())
+    overhead = cameras.elevation_deg > 60
+    assert 0.2 < overhead.float().mean() < 0.3
+    low = cameras.elevation_deg[~overhead]
+    assert -10 <= low.min() < -9 and 49 < low.max() <= 50
+    assert (cameras.distance / 3.2 - 1).abs().max() <= 0.05 + 1e-6
+    assert ((cameras.azimuth_deg >= 0) & (cameras.azimuth_deg < 360)).all()
+    torch.testing.assert_close(cameras.fovy_deg, torch.full((4000,), 40.0))
+    assert not OrbitCameras(overhead_share=0.0)(500, 16, 0.0, seeded()).elevation_deg.gt(50).any()
+
+
+def test_orbit_spreads_the_views_of_a_step_around_the_object() -> None:
+    sampler = OrbitCameras(azimuth_jitter_deg=10.0, shared_elevation=True)
+    generator = seeded()
+    starts = []
+    for _ in range(20):
+        cameras = sampler(4, 16, 0.0, generator)
+        steps = cameras.azimuth_deg.diff() % 360
+        assert ((steps >= 70) & (steps <= 110)).all()
+        assert len(cameras.elevation_deg.unique()) == len(cameras.distance.unique()) == 1
+        starts.append(cameras.azimuth_deg[0].item())
+    assert max(starts) - min(starts) > 180
+
+
+def test_ring_begins_at_the_front() -> None:
+    torch.testing.assert_close(
+        RingCameras()(4, 8, 0.0, seeded()).azimuth_deg, torch.tensor([0.0, 90.0, 180.0, 270.0])
+    )
+
+
+def test_random_backgrounds_show_hues_greys_and_gradients_per_view() -> None:
+    images = RandomBackground(gray_share=0.3, gradient_share=0.4)(600, 8, 0.0, seeded())
+    assert images.min() >= 0.0 and images.max() <= 1.0
+    graded = images.flatten(1, 2).std(dim=1).amax(dim=1) > 1e-4
+    assert 0.3 < graded.float().mean() < 0.5
+    plain = images[~graded, 0, 0]
+    gray = plain.std(dim=1) < 1e-5
+    assert 0.2 < gray.float().mean() < 0.4
+    # All six hue sectors occur.
+    assert len({tuple(c.argsort().tolist()) for c in plain[~gray]}) == 6
+
+
+def test_solid_background() -> None:
+    assert torch.equal(SolidBackground()(2, 4, 0.0, seeded()), torch.ones(2, 4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: UniformTime(constant(0.6), constant(0.5)), r"time.min \(0.6\) exceeds time.max"),
+        (lambda: UniformTime(max=Ramp(0.98, 0.01)), r"when 100% of the stage is done"),
+        (lambda: UniformTime(max=constant(1.2)), "time.max.initial is 1.2"),
+        (lambda: AnnealedTime(final=-0.1), "time.final is -0.1"),
+        (lambda: FixedNoise(constant(2.0)), "noise.share is 2.0"),
+        (
+            lambda: OrbitCameras(elevation_deg=(50.0, -10.0)),
+            r"cameras.elevation_deg is \[50.0, -10.0\]",
+        ),
+        (lambda: OrbitCameras(distance=0.5), "cameras.distance is 0.5"),
+        (lambda: RandomBackground(value=(0.5, 1.5)), r"background.value is \[0.5, 1.5\]"),
+        (lambda: SolidBackground((2.0, 0.0, 0.0)), "background.color"),
+    ],
+)
+def test_impossible_settings_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
