@@ -11,7 +11,7 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.rendering import RenderOutput
 from dream3d.world.solid import Solid
-from dream3d.world.tracer import trace_images
+from dream3d.world.tracer import part_table, trace_images
 
 EDGE_SAMPLES = 3
 
@@ -82,13 +82,16 @@ def trace(
         part=np.full(shape, -1, dtype=np.int16),
     )
     trace_images(
-        (solid.kind, solid.size, solid.core, solid.rounding, solid.carve),
-        (solid.rotation, solid.translation, solid.bound, solid.color),
+        part_table(solid),
         np.ascontiguousarray(cameras.c2w.cpu().numpy(), dtype=np.float64),
         np.ascontiguousarray(cameras.K.cpu().numpy(), dtype=np.float64),
-        (direction, float(light.ambient), float(light.key)),
+        np.array([*direction, light.ambient, light.key]),
         samples,
-        (result.rgb, result.alpha, result.depth, result.normal, result.part),
+        result.rgb,
+        result.alpha,
+        result.depth,
+        result.normal,
+        result.part,
     )
     return result
 

@@ -197,12 +197,13 @@ def solid_bounds(
 def radius_about(parts: Sequence[Part], center: Float[np.ndarray, "3"]) -> float:
     """Distance from `center` to the farthest point of the parts; carving parts do not count."""
     solid = pack([part for part in parts if not part.carve])
-    points = support_points(solid, _fibonacci_sphere(64))
-    # Climb from the best sampled direction of each part: the farthest point supports the direction it lies in.
+    points = support_points(solid, _DIRECTIONS)
+    farthest = np.linalg.norm(points - center, axis=-1).argmax(axis=1)
+    points = points[np.arange(len(solid)), farthest][:, None]  # [P, 1, 3]
+    # Climb from each part's best sampled point: the farthest point supports the direction it lies in.
     for _ in range(4):
         distances = np.linalg.norm(points - center, axis=-1, keepdims=True)
-        directions = (points - center) / np.maximum(distances, 1e-12)
-        points = support_points(solid, directions)
+        points = support_points(solid, (points - center) / np.maximum(distances, 1e-12))
     return float(np.linalg.norm(points - center, axis=-1).max())
 
 
@@ -212,6 +213,9 @@ def _fibonacci_sphere(count: int) -> Float[np.ndarray, "D 3"]:
     ring = np.sqrt(1.0 - y * y)
     angle = np.pi * (3.0 - np.sqrt(5.0)) * index
     return np.stack([ring * np.cos(angle), y, ring * np.sin(angle)], axis=-1)
+
+
+_DIRECTIONS = _fibonacci_sphere(48)
 
 
 def transformed(

@@ -11,18 +11,43 @@ The kernel holds no state and releases the GIL; Numba keeps the compiled code on
 import math
 
 import numpy as np
+from jaxtyping import Float
 from numba import njit
 
-from dream3d.world.solid import BOX, CAPSULE, ELLIPSOID, FRUSTUM, PRISM, TORUS
+from dream3d.world.solid import BOX, CAPSULE, ELLIPSOID, FRUSTUM, PRISM, TORUS, Solid
 
 FAR = 1e9
 _MARCH_STEPS = 48
-_HIT = 2e-5  # a marched surface is reached when the distance falls below this
+_HIT = 1e-4  # a marched surface is reached when the distance falls below this
 _GRAZE = 1e-3  # a ray that runs out of steps this close has hit
 _EDGE_COSINE = 0.8  # neighbours whose normals differ more than this are an edge
 _EDGE_DEPTH = 0.08  # neighbours of one part whose depths differ more than this are an edge
 
+# Columns of the table of parts; from TO_EYE on they depend on the camera.
+KIND, SIZE, CORE, ROUNDING, CARVE, ROTATION, CENTER, BOUND, COLOR = 0, 1, 4, 8, 9, 10, 19, 22, 23
+TO_EYE, CLEARANCE, LOCAL_EYE, COLUMNS = 26, 29, 30, 33
+
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
+
+
+def part_table(solid: Solid) -> Float[np.ndarray, "P 33"]:
+    """A solid as one array, a part a row; the camera's columns are zero."""
+    table = np.zeros((len(solid), COLUMNS))
+    table[:, KIND] = solid.kind
+    table[:, SIZE : SIZE + 3] = solid.size
+    table[:, CORE : CORE + 4] = solid.core
+    table[:, ROUNDING] = solid.rounding
+    table[:, CARVE] = solid.carve
+    table[:, ROTATION : ROTATION + 9] = solid.rotation.reshape(-1, 9)
+    table[:, CENTER : CENTER + 3] = solid.translation
+    table[:, BOUND] = solid.bound
+    table[:, COLOR : COLOR + 3] = solid.color
+    return table
+
+
+@_compiled
+def _length(x, y):
+    return math.sqrt(x * x + y * y)
 
 
 @_compiled
@@ -148,10 +173,10 @@ def _marched_distance(kind, core, rounding, point):
     """Signed distance of the kinds that are marched: torus, and rounded box, frustum and prism."""
     x, y, z = point
     if kind == TORUS:
-        return math.hypot(math.hypot(x, z) - core[0], y) - core[1]
+        return _length(_length(x, z) - core[0], y) - core[1]
     y -= core[3]
     if kind == FRUSTUM:
-        return _profile(math.hypot(x, z), y, core[0], core[1], core[2]) - rounding
+        return _profile(_length(x, z), y, core[0], core[1], core[2]) - rounding
     if kind == BOX:
         a, b, c = abs(x) - core[0], abs(y) - core[1], abs(z) - core[2]
         inside = min(max(a, b, c), 0.0)
@@ -212,26 +237,25 @@ def _within(spans, i, t):
 
 
 @_compiled
-def _first_surface(carve, spans, active, count):
+def _first_surface(parts, spans, active, count):
     """The nearest visible crossing of the ordered union and its cuts: (t, part)."""
     best, winner = FAR, -1
     for a in range(count):
         i = active[a]
+        carving = parts[i, CARVE] > 0.0
         for which in range(2):
             # A uniting part shows where the ray enters it, a carving one where the ray leaves it.
             start, stop = spans[i, 2 * which], spans[i, 2 * which + 1]
-            t = stop if carve[i] else start
+            t = stop if carving else start
             if start >= FAR or t >= best or t <= 0.0:
                 continue
-            solid = not carve[i]
-            if carve[i]:
+            solid = not carving
+            if carving:
                 for b in range(a):
-                    j = active[b]
-                    if _within(spans, j, t):
-                        solid = not carve[j]
+                    if _within(spans, active[b], t):
+                        solid = parts[active[b], CARVE] == 0.0
             for b in range(a + 1, count):
-                j = active[b]
-                if carve[j] and _within(spans, j, t):
+                if parts[active[b], CARVE] > 0.0 and _within(spans, active[b], t):
                     solid = False
             if solid:
                 best, winner = t, i
@@ -246,7 +270,7 @@ def _local_normal(kind, size, core, rounding, x, y, z):
     if kind == CAPSULE:
         return x, y - min(max(y, -size[1]), size[1]), z
     if kind == TORUS:
-        keep = 1.0 - size[0] / max(math.hypot(x, z), 1e-12)
+        keep = 1.0 - size[0] / max(_length(x, z), 1e-12)
         return x * keep, y, z * keep
     if rounding > 0.0:
         # Four corners of a tetrahedron give the gradient of any distance.
@@ -267,7 +291,7 @@ def _local_normal(kind, size, core, rounding, x, y, z):
 @_compiled
 def _slanted_normal(kind, size, x, y, z):
     """A sharp frustum or prism: the face whose plane (or cone) is nearest from inside."""
-    radial = math.hypot(x, z) if kind == FRUSTUM else abs(x)
+    radial = _length(x, z) if kind == FRUSTUM else abs(x)
     top = size[2] if kind == FRUSTUM else 0.0
     slope = (top - size[0]) / (2.0 * size[1])
     side = (radial - 0.5 * (size[0] + top) - slope * y) / math.sqrt(1.0 + slope * slope)
@@ -281,109 +305,106 @@ def _slanted_normal(kind, size, x, y, z):
 
 
 @_compiled
-def _rotated_ray(rotation, i, ray):
-    """A world direction in the frame of part i."""
+def _rotated_ray(parts, i, ray):
+    """A world direction in the frame of part i: the transposed rotation times the ray."""
     x, y, z = ray
     return (
-        rotation[i, 0, 0] * x + rotation[i, 1, 0] * y + rotation[i, 2, 0] * z,
-        rotation[i, 0, 1] * x + rotation[i, 1, 1] * y + rotation[i, 2, 1] * z,
-        rotation[i, 0, 2] * x + rotation[i, 1, 2] * y + rotation[i, 2, 2] * z,
+        parts[i, ROTATION] * x + parts[i, ROTATION + 3] * y + parts[i, ROTATION + 6] * z,
+        parts[i, ROTATION + 1] * x + parts[i, ROTATION + 4] * y + parts[i, ROTATION + 7] * z,
+        parts[i, ROTATION + 2] * x + parts[i, ROTATION + 5] * y + parts[i, ROTATION + 8] * z,
     )
 
 
 @_compiled
-def _nearest(shapes, rotation, eye, ray, scratch):
-    """(t, part) of the first surface along one ray; `eye` is filled by `_prepare`."""
-    kind, size, core, rounding, carve = shapes
-    to_eye, clearance, local_eye, has_carve = eye
-    spans, active = scratch
+def _size(parts, i):
+    return parts[i, SIZE], parts[i, SIZE + 1], parts[i, SIZE + 2]
+
+
+@_compiled
+def _core(parts, i):
+    return parts[i, CORE], parts[i, CORE + 1], parts[i, CORE + 2], parts[i, CORE + 3]
+
+
+@_compiled
+def _prepare(parts, c2w, b):
+    """Fills the columns that depend on the centre of camera b."""
+    for i in range(len(parts)):
+        x = c2w[b, 0, 3] - parts[i, CENTER]
+        y = c2w[b, 1, 3] - parts[i, CENTER + 1]
+        z = c2w[b, 2, 3] - parts[i, CENTER + 2]
+        parts[i, TO_EYE], parts[i, TO_EYE + 1], parts[i, TO_EYE + 2] = x, y, z
+        parts[i, CLEARANCE] = x * x + y * y + z * z - parts[i, BOUND] ** 2
+        x, y, z = _rotated_ray(parts, i, (x, y, z))
+        parts[i, LOCAL_EYE], parts[i, LOCAL_EYE + 1], parts[i, LOCAL_EYE + 2] = x, y, z
+
+
+@_compiled
+def _nearest(parts, has_carve, ray, spans, active):
+    """(t, part) of the first surface along one ray of the camera that `parts` is prepared for."""
     length = ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]
     best, winner, count = FAR, -1, 0
-    for i in range(len(kind)):
-        b = to_eye[i, 0] * ray[0] + to_eye[i, 1] * ray[1] + to_eye[i, 2] * ray[2]
-        if b * b < clearance[i] * length or (b > 0.0 and clearance[i] > 0.0):
+    for i in range(len(parts)):
+        x, y, z = parts[i, TO_EYE], parts[i, TO_EYE + 1], parts[i, TO_EYE + 2]
+        along, clearance = x * ray[0] + y * ray[1] + z * ray[2], parts[i, CLEARANCE]
+        if along * along < clearance * length or (along > 0.0 and clearance > 0.0):
             continue  # passes outside the part's bounding sphere, or leads away from it
-        span = _crossings(
-            kind[i],
-            (size[i, 0], size[i, 1], size[i, 2]),
-            (core[i, 0], core[i, 1], core[i, 2], core[i, 3]),
-            rounding[i],
-            (local_eye[i, 0], local_eye[i, 1], local_eye[i, 2]),
-            _rotated_ray(rotation, i, ray),
-            has_carve,
+        eye = (parts[i, LOCAL_EYE], parts[i, LOCAL_EYE + 1], parts[i, LOCAL_EYE + 2])
+        kind, rounding = int(parts[i, KIND]), parts[i, ROUNDING]
+        ray_local = _rotated_ray(parts, i, ray)
+        t0, t1, t2, t3 = _crossings(
+            kind, _size(parts, i), _core(parts, i), rounding, eye, ray_local, has_carve
         )
-        if span[0] >= FAR:
+        if t0 >= FAR:
             continue
         if has_carve:
-            spans[i, 0], spans[i, 1], spans[i, 2], spans[i, 3] = span
+            spans[i, 0], spans[i, 1], spans[i, 2], spans[i, 3] = t0, t1, t2, t3
             active[count] = i
             count += 1
-        if 0.0 < span[0] < best:
-            best, winner = span[0], i
+        if 0.0 < t0 < best:
+            best, winner = t0, i
     if has_carve and count > 0:
-        return _first_surface(carve, spans, active, count)
+        return _first_surface(parts, spans, active, count)
     return best, winner
 
 
 @_compiled
-def _world_normal(shapes, rotation, local_eye, ray, t, i):
+def _world_normal(parts, ray, t, i):
     """Unit outward normal in the object's frame at depth t on part i."""
-    kind, size, core, rounding, carve = shapes
-    d = _rotated_ray(rotation, i, ray)
+    d = _rotated_ray(parts, i, ray)
     x, y, z = _local_normal(
-        kind[i],
-        (size[i, 0], size[i, 1], size[i, 2]),
-        (core[i, 0], core[i, 1], core[i, 2], core[i, 3]),
-        rounding[i],
-        local_eye[i, 0] + t * d[0],
-        local_eye[i, 1] + t * d[1],
-        local_eye[i, 2] + t * d[2],
+        int(parts[i, KIND]),
+        _size(parts, i),
+        _core(parts, i),
+        parts[i, ROUNDING],
+        parts[i, LOCAL_EYE] + t * d[0],
+        parts[i, LOCAL_EYE + 1] + t * d[1],
+        parts[i, LOCAL_EYE + 2] + t * d[2],
     )
     scale = 1.0 / max(math.sqrt(x * x + y * y + z * z), 1e-12)
-    if carve[i]:
+    if parts[i, CARVE] > 0.0:
         scale = -scale
+    x, y, z, r = scale * x, scale * y, scale * z, ROTATION
     return (
-        scale * (rotation[i, 0, 0] * x + rotation[i, 0, 1] * y + rotation[i, 0, 2] * z),
-        scale * (rotation[i, 1, 0] * x + rotation[i, 1, 1] * y + rotation[i, 1, 2] * z),
-        scale * (rotation[i, 2, 0] * x + rotation[i, 2, 1] * y + rotation[i, 2, 2] * z),
+        parts[i, r] * x + parts[i, r + 1] * y + parts[i, r + 2] * z,
+        parts[i, r + 3] * x + parts[i, r + 4] * y + parts[i, r + 5] * z,
+        parts[i, r + 6] * x + parts[i, r + 7] * y + parts[i, r + 8] * z,
     )
 
 
 @_compiled
-def _shade(shapes, frames, lighting, local_eye, ray, sample, out):
-    """Adds one sample (t, part) to out = (r, g, b, hits, depth, nx, ny, nz)."""
-    t, i = sample
-    light, ambient, key = lighting
-    color = frames[3]
-    nx, ny, nz = _world_normal(shapes, frames[0], local_eye, ray, t, i)
-    shade = ambient + 0.5 * key * (1.0 + nx * light[0] + ny * light[1] + nz * light[2])
-    out[0] += shade * color[i, 0]
-    out[1] += shade * color[i, 1]
-    out[2] += shade * color[i, 2]
+def _shade(parts, light, ray, t, i, out):
+    """Adds one sample to out = (r, g, b, hits, depth, nx, ny, nz)."""
+    nx, ny, nz = _world_normal(parts, ray, t, i)
+    facing = 0.5 * (1.0 + nx * light[0] + ny * light[1] + nz * light[2])
+    shade = light[3] + light[4] * facing
+    out[0] += shade * parts[i, COLOR]
+    out[1] += shade * parts[i, COLOR + 1]
+    out[2] += shade * parts[i, COLOR + 2]
     out[3] += 1.0
     out[4] += t
     out[5] += nx
     out[6] += ny
     out[7] += nz
-
-
-@_compiled
-def _prepare(shapes, frames, center, eye):
-    """Fills what depends on the camera's centre only; see `_nearest`."""
-    rotation, translation, bound = frames[0], frames[1], frames[2]
-    to_eye, clearance, local_eye, _ = eye
-    for i in range(len(bound)):
-        squared = 0.0
-        for k in range(3):
-            to_eye[i, k] = center[k] - translation[i, k]
-            squared += to_eye[i, k] ** 2
-        clearance[i] = squared - bound[i] ** 2
-        for k in range(3):
-            local_eye[i, k] = (
-                rotation[i, 0, k] * to_eye[i, 0]
-                + rotation[i, 1, k] * to_eye[i, 1]
-                + rotation[i, 2, k] * to_eye[i, 2]
-            )
 
 
 @_compiled
@@ -398,77 +419,80 @@ def _ray(c2w, K, b, u, v):
 
 
 @_compiled
-def _differ(part, depth, normal, row, column, other_row, other_column):
+def _differ(part, depth, normal, b, row, column, other_row, other_column):
     """Whether an edge runs between two pixels of the first pass."""
-    if part[row, column] != part[other_row, other_column]:
+    if part[b, row, column] != part[b, other_row, other_column]:
         return True
-    if part[row, column] < 0:
+    if part[b, row, column] < 0:
         return False
-    if abs(depth[row, column, 0] - depth[other_row, other_column, 0]) > _EDGE_DEPTH:
+    if abs(depth[b, row, column, 0] - depth[b, other_row, other_column, 0]) > _EDGE_DEPTH:
         return True
-    a, b = normal[row, column], normal[other_row, other_column]
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2] < _EDGE_COSINE
+    cosine = 0.0
+    for k in range(3):
+        cosine += normal[b, row, column, k] * normal[b, other_row, other_column, k]
+    return cosine < _EDGE_COSINE
 
 
 @_compiled
-def _mark_edges(part, depth, normal, edges):
-    height, width = part.shape
+def _mark_edges(part, depth, normal, b, edges):
+    height, width = edges.shape
     edges[:] = False
     for row in range(height):
         for column in range(width):
-            if column + 1 < width and _differ(part, depth, normal, row, column, row, column + 1):
+            if column + 1 < width and _differ(part, depth, normal, b, row, column, row, column + 1):
                 edges[row, column] = edges[row, column + 1] = True
-            if row + 1 < height and _differ(part, depth, normal, row, column, row + 1, column):
+            if row + 1 < height and _differ(part, depth, normal, b, row, column, row + 1, column):
                 edges[row, column] = edges[row + 1, column] = True
 
 
 @_compiled
-def _store(total, rays, images, row, column):
+def _store(total, rays, rgb, alpha, depth, normal, b, row, column):
     """Averages the accumulated samples of a pixel into the images."""
-    rgb, alpha, depth, normal = images
     hits = total[3]
-    alpha[row, column, 0] = hits / rays
-    depth[row, column, 0] = total[4] / hits if hits > 0.0 else 0.0
+    alpha[b, row, column, 0] = hits / rays
+    depth[b, row, column, 0] = total[4] / hits if hits > 0.0 else 0.0
     length = math.sqrt(total[5] ** 2 + total[6] ** 2 + total[7] ** 2)
     for k in range(3):
-        rgb[row, column, k] = total[k] / rays
-        normal[row, column, k] = total[5 + k] / length if length > 1e-9 else 0.0
+        rgb[b, row, column, k] = total[k] / rays
+        normal[b, row, column, k] = total[5 + k] / length if length > 1e-9 else 0.0
 
 
 @_compiled
-def trace_images(shapes, frames, c2w, K, lighting, samples, outputs):
+def trace_images(parts, c2w, K, light, samples, rgb, alpha, depth, normal, part):
     """Renders B images of one solid into zeroed arrays.
 
+    Arrays are passed one by one, not in tuples: unpacking a tuple for every ray costs more than the ray.
+
     Args:
-        shapes: (kind, size, core, rounding, carve) of the solid.
-        frames: (rotation, translation, bound, color) of the solid.
+        parts: [P, COLUMNS] float64, the solid as `part_table` lays it out; the camera's columns are overwritten.
         c2w: [B, 4, 4] float64.
         K: [B, 3, 3] float64, no skew.
-        lighting: (unit direction toward the light, ambient, key).
+        light: unit direction toward the light, then the factors ambient and key.
         samples: edge pixels get samples x samples rays; 1 for none.
-        outputs: rgb, alpha, depth, normal (float32, channels last) and part (int16, filled with -1).
+        rgb: [B, H, W, 3] float32, zeros.
+        alpha: [B, H, W, 1] float32, zeros.
+        depth: [B, H, W, 1] float32, zeros.
+        normal: [B, H, W, 3] float32, zeros.
+        part: [B, H, W] int16, filled with -1.
     """
-    rgb, alpha, depth, normal, part = outputs
-    count = len(shapes[0])
-    height, width = part.shape[1], part.shape[2]
-    eye = (np.empty((count, 3)), np.empty(count), np.empty((count, 3)), shapes[4].any())
-    scratch = (np.empty((count, 4)), np.empty(count, np.int64))
+    count, height, width = len(parts), part.shape[1], part.shape[2]
+    has_carve = parts[:, CARVE].any()
+    spans, active = np.empty((count, 4)), np.empty(count, np.int64)
     total, edges = np.empty(8), np.empty((height, width), np.bool_)
     for b in range(len(c2w)):
-        images = (rgb[b], alpha[b], depth[b], normal[b])
-        _prepare(shapes, frames, c2w[b, :3, 3], eye)
+        _prepare(parts, c2w, b)
         for row in range(height):
             for column in range(width):
                 ray = _ray(c2w, K, b, column + 0.5, row + 0.5)
-                sample = _nearest(shapes, frames[0], eye, ray, scratch)
-                if sample[1] >= 0:
+                t, i = _nearest(parts, has_carve, ray, spans, active)
+                if i >= 0:
                     total[:] = 0.0
-                    _shade(shapes, frames, lighting, eye[2], ray, sample, total)
-                    _store(total, 1.0, images, row, column)
-                    part[b, row, column] = sample[1]
+                    _shade(parts, light, ray, t, i, total)
+                    _store(total, 1.0, rgb, alpha, depth, normal, b, row, column)
+                    part[b, row, column] = i
         if samples <= 1:
             continue
-        _mark_edges(part[b], depth[b], normal[b], edges)
+        _mark_edges(part, depth, normal, b, edges)
         for row in range(height):
             for column in range(width):
                 if not edges[row, column]:
@@ -478,7 +502,8 @@ def trace_images(shapes, frames, c2w, K, lighting, samples, outputs):
                     u = column + (k % samples + 0.5) / samples
                     v = row + (k // samples + 0.5) / samples
                     ray = _ray(c2w, K, b, u, v)
-                    sample = _nearest(shapes, frames[0], eye, ray, scratch)
-                    if sample[1] >= 0:
-                        _shade(shapes, frames, lighting, eye[2], ray, sample, total)
-                _store(total, float(samples * samples), images, row, column)
+                    t, i = _nearest(parts, has_carve, ray, spans, active)
+                    if i >= 0:
+                        _shade(parts, light, ray, t, i, total)
+                rays = float(samples * samples)
+                _store(total, rays, rgb, alpha, depth, normal, b, row, column)
