@@ -64,7 +64,7 @@ def pack(parts: Sequence[Part], owners: Sequence[int] | None = None) -> Solid:
     kinds = [KINDS.index(part.kind) for part in parts]
     sizes = np.array([part.size for part in parts], dtype=np.float64)
     shrunk = [
-        _core(kind, size, part.rounding)
+        part_core(kind, size, part.rounding)
         for kind, size, part in zip(kinds, sizes, parts, strict=True)
     ]
     colors = [COLORS[part.color] if isinstance(part.color, str) else part.color for part in parts]
@@ -92,8 +92,10 @@ def rotation_matrix(rotation_deg: tuple[float, float, float]) -> Float[np.ndarra
     return about_z @ about_y @ about_x
 
 
-def _core(kind: int, size: np.ndarray, rounding: float) -> tuple[tuple[float, ...], float]:
-    """The part shrunk by `rounding` on all sides, its shift along Y, and the rounding that fits."""
+def part_core(
+    kind: int, size: Float[np.ndarray, "3"], rounding: float
+) -> tuple[tuple[float, ...], float]:
+    """The part shrunk by `rounding` on all sides (as `Solid.core`), and the rounding that fits into it."""
     x, y, z = (float(value) for value in size)
     if rounding <= 0.0 or kind not in _CAN_ROUND:
         return (x, y, z, 0.0), 0.0
