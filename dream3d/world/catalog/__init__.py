@@ -15,7 +15,24 @@ from dream3d.world.catalog import (  # noqa: F401  (importing a theme files its 
     things,
     vehicles,
 )
-from dream3d.world.catalog.category import CATEGORIES, Category
+from dream3d.world.catalog.category import CATEGORIES as _FILED
+from dream3d.world.catalog.category import Category
+
+_THEMES = (
+    "primitive",
+    "character",
+    "animal",
+    "vehicle",
+    "building",
+    "furniture",
+    "thing",
+    "food",
+    "plant",
+)
+# Sorted by theme, so that the order does not hang on that of the imports.
+CATEGORIES: dict[str, Category] = {
+    name: entry for theme in _THEMES for name, entry in _FILED.items() if entry.theme == theme
+}
 
 PRIMITIVES: tuple[str, ...] = tuple(
     name for name, entry in CATEGORIES.items() if entry.theme == "primitive"

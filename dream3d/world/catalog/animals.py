@@ -56,7 +56,12 @@ def cat(rng: np.random.Generator, color: str) -> list[Part]:
             main=True,
         ),
         ball(color, (head * 1.1, head * 0.95, head * 0.92), center, main=True),
-        ball(pale, (0.2, 0.27, 0.12), (0.0, -0.02, body[2] * 0.76), marker=True),
+        ball(
+            pale,
+            (body[0] * 0.62, body[1] * 0.74, body[2] * 0.474),
+            (0.0, 0.0, body[2] * 0.56),
+            marker=True,
+        ),
         *eyes(
             center,
             (head * 1.1, head * 0.95, head * 0.92),
@@ -84,8 +89,8 @@ def cat(rng: np.random.Generator, color: str) -> list[Part]:
         )
     )
     snout = on_ball(center, (head * 1.1, head * 0.95, head * 0.92), 0.0, -26.0)
-    parts += mirrored(ball(pale, (0.105, 0.085, 0.08), shifted(snout, x=0.075), marker=True))
-    parts.append(ball(ROSE, (0.065, 0.05, 0.05), shifted(snout, y=0.075, z=0.06), marker=True))
+    parts += mirrored(ball(pale, (0.105, 0.085, 0.08), shifted(snout, x=0.075)))
+    parts.append(ball(ROSE, (0.065, 0.05, 0.05), shifted(snout, y=0.075, z=0.06)))
     parts += mirrored(
         rod(
             color,
@@ -99,7 +104,7 @@ def cat(rng: np.random.Generator, color: str) -> list[Part]:
     hip = (body[0] * 0.5, -body[1] * 0.8, -body[2] * 0.95)
     bend, tip = (
         (body[0] + 0.25, -body[1] * 0.75, -body[2] - 0.02),
-        (body[0] + 0.33, 0.12, -body[2] * 0.9),
+        (body[0] + 0.30, 0.30, -body[2] * 0.9),
     )
     parts += [rod(color, 0.075, hip, bend, main=True), rod(color, 0.075, bend, tip, main=True)]
     parts.append(ball(pale, 0.09, tip))
@@ -136,10 +141,8 @@ def dog(rng: np.random.Generator, color: str) -> list[Part]:
         ball(color, head, center, main=True),
         ball(pale, (0.185, 0.15, 0.24), muzzle),
         ball(DARK, (0.10, 0.075, 0.07), shifted(muzzle, y=0.09, z=0.20)),
-        box(
-            ROSE, (0.075, 0.11, 0.025), shifted(muzzle, y=-0.17, z=0.16), rounding=0.02, marker=True
-        ),
-        *eyes(center, head, 0.105, 28.0, 24.0),
+        box(ROSE, (0.075, 0.11, 0.025), shifted(muzzle, y=-0.17, z=0.16), rounding=0.02),
+        *eyes(center, head, 0.11, 25.0, 22.0),
     ]
     parts += mirrored(
         ball(
@@ -173,32 +176,36 @@ def dog(rng: np.random.Generator, color: str) -> list[Part]:
 def rabbit(rng: np.random.Generator, color: str) -> list[Part]:
     """Sitting: two tall ears with pink insides, front teeth, big feet, fluffy tail."""
     pale = contrast(color, "white", (0.80, 0.76, 0.74), apart=0.3)
-    body = (vary(rng, 0.36), vary(rng, 0.40), vary(rng, 0.38))
-    head, ear = vary(rng, 0.34, 0.08), vary(rng, 0.34, 0.18)
+    body = (vary(rng, 0.40), vary(rng, 0.38), vary(rng, 0.40))
+    head, ear = vary(rng, 0.38, 0.08), vary(rng, 0.29, 0.15)
     center = (0.0, body[1] * 0.8 + head * 0.75, 0.14)
     parts = [
         ball(color, body, main=True),
         ball(color, (head, head * 0.95, head * 0.92), center, main=True),
-        ball(pale, (0.21, 0.24, 0.1), (0.0, -0.06, body[2] * 0.82), marker=True),
+        ball(
+            pale,
+            (body[0] * 0.66, body[1] * 0.74, body[2] * 0.474),
+            (0.0, -0.04, body[2] * 0.56),
+            marker=True,
+        ),
         ball(pale, 0.17, (0.0, -body[1] * 0.45, -body[2] * 1.02)),
         *eyes(center, head, 0.11, 25.0, 12.0),
     ]
     snout = on_ball(center, head * 0.95, 0.0, -22.0)
-    parts += mirrored(ball(pale, (0.10, 0.085, 0.07), shifted(snout, x=0.07), marker=True))
-    parts.append(ball(ROSE, (0.07, 0.05, 0.05), shifted(snout, y=0.075, z=0.05), marker=True))
-    parts.append(box("white", (0.055, 0.07, 0.025), shifted(snout, y=-0.12, z=0.02), marker=True))
+    parts += mirrored(ball(pale, (0.10, 0.085, 0.07), shifted(snout, x=0.07)))
+    parts.append(ball(ROSE, (0.07, 0.05, 0.05), shifted(snout, y=0.075, z=0.05)))
+    parts.append(box("white", (0.055, 0.07, 0.025), shifted(snout, y=-0.12, z=0.02)))
     lean = vary(rng, 11.0, 0.5)
     top = shifted(center, x=head * 0.48, y=head * 0.75 + ear)
     parts += mirrored(
-        ball(color, (0.125, ear * 1.15, 0.08), top, rotation_deg=(0.0, 0.0, -lean), main=True)
+        ball(color, (0.135, ear * 1.15, 0.08), top, rotation_deg=(0.0, 0.0, -lean), main=True)
     )
     parts += mirrored(
         ball(
             ROSE,
-            (0.07, ear * 0.88, 0.05),
+            (0.08, ear * 0.88, 0.05),
             shifted(top, z=0.05),
             rotation_deg=(0.0, 0.0, -lean),
-            marker=True,
         )
     )
     parts += mirrored(
@@ -221,14 +228,14 @@ def elephant(rng: np.random.Generator, color: str) -> list[Part]:
     parts = [
         ball(color, body, main=True),
         ball(color, head, center, main=True),
-        *eyes(center, head, 0.095, 27.0, 20.0),
+        *eyes(center, head, 0.105, 25.0, 18.0),
     ]
     parts += mirrored(
         ball(
             color,
             (ear, ear * 1.1, 0.07),
             shifted(center, x=head + ear * 0.6, y=0.05, z=-0.14),
-            rotation_deg=(0.0, 22.0, 0.0),
+            rotation_deg=(0.0, 12.0, 0.0),
             main=True,
         )
     )
@@ -237,7 +244,7 @@ def elephant(rng: np.random.Generator, color: str) -> list[Part]:
             inner,
             (ear * 0.72, ear * 0.82, 0.05),
             shifted(center, x=head + ear * 0.58, y=0.04, z=-0.085),
-            rotation_deg=(0.0, 22.0, 0.0),
+            rotation_deg=(0.0, 12.0, 0.0),
             marker=True,
         )
     )
@@ -299,7 +306,7 @@ def duck(rng: np.random.Generator, color: str) -> list[Part]:
         rod(color, 0.2, (0.0, 0.1, body[2] * 0.4), shifted(center, y=-0.1), main=True),
         ball(bill, (0.21, 0.06, 0.20), shifted(snout, y=0.035, z=0.06)),
         ball(bill, (0.17, 0.05, 0.15), shifted(snout, y=-0.035, z=0.04)),
-        *eyes(center, head, 0.125, 30.0, 20.0),
+        *eyes(center, head, 0.125, 22.0, 16.0),
         _cone(
             color,
             0.22,
@@ -333,15 +340,18 @@ def penguin(rng: np.random.Generator, color: str) -> list[Part]:
         ball(color, body, main=True),
         ball(color, head, center, main=True),
         ball(
-            pale, (body[0] * 0.78, body[1] * 0.80, 0.2), (0.0, -0.06, body[2] * 0.60), marker=True
+            pale,
+            (body[0] * 0.68, body[1] * 0.80, body[2] * 0.465),
+            (0.0, -0.05, body[2] * 0.555),
+            marker=True,
         ),
         ball(
             pale,
-            (head * 0.72, head * 0.58, 0.15),
-            shifted(center, y=-0.02, z=head * 0.63),
+            (head * 0.72, head * 0.60, head * 0.474),
+            shifted(center, y=-0.02, z=head * 0.555),
             marker=True,
         ),
-        *eyes(center, head * 1.05, 0.10, 25.0, 16.0),
+        *eyes(center, head * 1.03, 0.11, 23.0, 14.0),
         _cone(
             beak,
             0.10,

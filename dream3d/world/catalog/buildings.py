@@ -1,4 +1,4 @@
-"""Buildings. House and castle show their front by a large door or gate; the others look alike all round or nearly so."""
+"""Buildings. House and castle show their front by a large door or gate; the others look alike, or nearly so."""
 
 import numpy as np
 

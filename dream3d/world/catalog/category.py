@@ -62,12 +62,9 @@ def category(
     pair_size: float = 1.0,
     synonyms: str = "",
 ) -> Callable[[Builder], Builder]:
-    """Decorator that files a builder under `name`.
+    """Decorator that files a builder; the arguments are the fields of `Category`.
 
-    Args:
-        typical_colors: separated by spaces.
-        synonyms: separated by commas.
-        Others: as in `Category`.
+    Lists are written as text: `typical_colors` separated by blanks, `synonyms` by commas.
     """
 
     def add(build: Builder) -> Builder:

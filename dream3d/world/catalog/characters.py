@@ -53,16 +53,16 @@ def snowman(rng: np.random.Generator, color: str) -> list[Part]:
             color, hat, hat_half, hat * 1.04, (0.0, hat_y + hat_half, 0.0), rounding=0.02, main=True
         ),
         tube(BEAK, 0.085, shifted(nose, z=-0.04), shifted(nose, z=0.32), 0.015),
-        *eyes(center, head, 0.085, 26.0, 14.0, white=DARK),
+        *eyes(center, head, 0.105, 25.0, 14.0, white=DARK),
     ]
     for side in (1.0, -1.0):
         hand = (side * (mid + 0.42), y_mid + vary(rng, 0.26, 0.4), 0.05)
         parts.append(rod(DARK_WOOD, 0.038, (side * mid * 0.8, y_mid + 0.06, 0.0), hand))
     for angle in (28.0, -2.0):
         spot = on_ball((0.0, y_mid, 0.0), mid, 0.0, angle - 10.0)
-        parts.append(ball(DARK, (0.075, 0.075, 0.04), spot, marker=True))
+        parts.append(ball(DARK, (0.085, 0.085, 0.035), spot, marker=True))
     parts.append(
-        ball(DARK, (0.075, 0.075, 0.04), on_ball((0.0, 0.0, 0.0), low, 0.0, 22.0), marker=True)
+        ball(DARK, (0.085, 0.085, 0.035), on_ball((0.0, 0.0, 0.0), low, 0.0, 22.0), marker=True)
     )
     return parts
 
@@ -95,8 +95,8 @@ def person(rng: np.random.Generator, color: str) -> list[Part]:
             (head * 1.07, head * 1.0, head * 0.95),
             shifted(center, y=head * 0.17, z=-head * 0.27),
         ),
-        *eyes(center, head, 0.095, 24.0, 4.0),
-        ball(CHEEK, (0.11, 0.045, 0.05), on_ball(center, head, 0.0, -32.0), marker=True),
+        *eyes(center, head, 0.12, 24.0, 4.0),
+        ball(MOUTH, (0.13, 0.05, 0.04), on_ball(center, head, 0.0, -32.0), marker=True),
         ball(SKIN, 0.06, on_ball(center, head, 0.0, -10.0)),
     ]
     spread = vary(rng, 0.22, 0.35)
@@ -108,7 +108,7 @@ def person(rng: np.random.Generator, color: str) -> list[Part]:
     return parts
 
 
-CHEEK = (0.80, 0.25, 0.25)
+MOUTH = (0.80, 0.25, 0.25)
 
 
 @category(

@@ -20,6 +20,7 @@ from dream3d.world.catalog.shapes import (
     prism,
     ring,
     rod,
+    shifted,
     tube,
     vary,
 )
@@ -49,7 +50,15 @@ def hamburger(rng: np.random.Generator, color: str) -> list[Part]:
     y = 0.30
     parts = [
         ball(color, (radius, dome, radius), (0.0, y + 2.0 * patty, 0.0), main=True),
-        frustum(LETTUCE, 2.0, 0.5, 2.0, (0.0, y + 2.0 * patty - 0.5, 0.0), carve=True),
+        # Cuts stay within the object, because in a pair they cut the other one as well.
+        frustum(
+            LETTUCE,
+            radius + 0.02,
+            dome * 0.51,
+            radius + 0.02,
+            (0.0, y + 2.0 * patty - dome * 0.51, 0.0),
+            carve=True,
+        ),
         frustum(
             color, radius * 0.92, 0.12, radius * 0.98, (0.0, 0.10, 0.0), rounding=0.08, main=True
         ),
@@ -177,38 +186,31 @@ def pumpkin(rng: np.random.Generator, color: str) -> list[Part]:
         parts.append(
             ball(color, (radius, height, radius), (s * offset, 0.0, c * offset), main=True)
         )
-    front = offset + radius
+    belly = (offset + radius * 0.90, height * 0.97, offset + radius * 0.90)
+    parts.append(ball(color, belly, main=True))
     for side in (-1.0, 1.0):
-        spot = (side * 0.25, 0.14, front - 0.12)
-        turn = (0.0, side * 24.0, 0.0)
-        parts.append(prism(edge, (0.165, 0.16, 0.10), spot, rotation_deg=turn, marker=True))
+        spot = shifted(on_ball((0.0, 0.0, 0.0), belly, side * 19.0, 16.0), z=-0.03)
+        turn = (0.0, side * 23.0, 0.0)
+        parts.append(prism(edge, (0.18, 0.18, 0.08), spot, rotation_deg=turn, marker=True))
+        inner = shifted(spot, y=-0.015, z=0.015)
+        parts.append(prism(glow, (0.125, 0.115, 0.08), inner, rotation_deg=turn, marker=True))
+    # The mouth bends around the belly in three pieces, each with a tooth between light and dark.
+    for azimuth, tooth in ((-23.0, 0.06), (0.0, -0.06), (23.0, 0.06)):
+        spot = shifted(on_ball((0.0, 0.0, 0.0), belly, azimuth, -15.0), z=-0.04)
+        turn = (0.0, azimuth, 0.0)
+        parts.append(box(edge, (0.165, 0.135, 0.08), spot, rotation_deg=turn, marker=True))
         parts.append(
-            prism(
-                glow,
-                (0.105, 0.10, 0.115),
-                (spot[0], spot[1] - 0.015, spot[2] + 0.005),
+            box(glow, (0.16, 0.075, 0.08), shifted(spot, z=0.015), rotation_deg=turn, marker=True)
+        )
+        parts.append(
+            box(
+                edge,
+                (0.05, 0.05, 0.08),
+                shifted(spot, y=tooth, z=0.03),
                 rotation_deg=turn,
                 marker=True,
             )
         )
-    mouth = (0.0, -0.21, front - 0.14)
-    parts += [
-        box(edge, (0.36, 0.115, 0.12), mouth, rounding=0.04, marker=True),
-        box(
-            glow,
-            (0.31, 0.07, 0.13),
-            (mouth[0], mouth[1], mouth[2] + 0.01),
-            rounding=0.03,
-            marker=True,
-        ),
-    ]
-    for x in (-0.13, 0.13):
-        parts.append(
-            box(edge, (0.05, 0.05, 0.145), (x, mouth[1] + 0.05, mouth[2] + 0.01), marker=True)
-        )
-    parts.append(
-        box(edge, (0.05, 0.05, 0.145), (0.0, mouth[1] - 0.05, mouth[2] + 0.01), marker=True)
-    )
     parts.append(
         tube(
             contrast(color, LEAF, WOOD),

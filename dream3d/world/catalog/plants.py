@@ -144,7 +144,15 @@ def mushroom(rng: np.random.Generator, color: str) -> list[Part]:
     center = (0.0, 2.0 * half, 0.0)
     parts = [
         ball(color, radii, center, main=True),
-        frustum((0.88, 0.80, 0.68), 2.0, 0.5, 2.0, (0.0, 2.0 * half - 0.58, 0.0), carve=True),
+        # Cuts stay within the object, because in a pair they cut the other one as well.
+        frustum(
+            (0.88, 0.80, 0.68),
+            cap[0] + 0.02,
+            cap[1] * 0.5,
+            cap[0] + 0.02,
+            (0.0, 2.0 * half - 0.08 - cap[1] * 0.5, 0.0),
+            carve=True,
+        ),
         frustum(stem, vary(rng, 0.27), half, vary(rng, 0.20), (0.0, half, 0.0), rounding=0.05),
         ring(stem, 0.24, 0.06, (0.0, half * 1.35, 0.0)),
     ]

@@ -147,7 +147,7 @@ def eyes(
     center: Vector,
     radii: float | Vector,
     size: float,
-    spread_deg: float = 24.0,
+    spread_deg: float = 23.0,
     elevation_deg: float = 12.0,
     white: Paint = "white",
     pupil: Paint = DARK,
@@ -157,28 +157,24 @@ def eyes(
     They sit low on the surface so that they cannot be seen from behind.
 
     Args:
-        center, radii: the head.
+        center: of the head.
+        radii: of the head, one or three.
         size: radius of one eye.
         spread_deg: angle of each eye off the middle.
+        elevation_deg: angle of both above the head's centre.
+        white: colour of the discs.
+        pupil: colour of the pupils.
     """
     parts: list[Part] = []
     for side in (1.0, -1.0):
         spot = on_ball(center, radii, side * spread_deg, elevation_deg)
-        flat = (size, size * 1.1, size * 0.5)
-        turn = (0.0, side * spread_deg, 0.0)
+        turn = (-elevation_deg, side * spread_deg, 0.0)
+        disc, dark = (size, size * 1.1, size * 0.36), (size * 0.64, size * 0.74, size * 0.30)
         parts.append(
-            ball(white, flat, shifted(spot, z=-0.12 * size), rotation_deg=turn, marker=True)
+            ball(white, disc, shifted(spot, z=-0.14 * size), rotation_deg=turn, marker=True)
         )
-        dark = (size * 0.62, size * 0.72, size * 0.4)
-        parts.append(
-            ball(
-                pupil,
-                dark,
-                shifted(spot, x=-0.1 * side * size, z=0.14 * size),
-                rotation_deg=turn,
-                marker=True,
-            )
-        )
+        inward = shifted(spot, x=-0.1 * side * size, z=0.02 * size)
+        parts.append(ball(pupil, dark, inward, rotation_deg=turn, marker=True))
     return parts
 
 

@@ -165,13 +165,13 @@ def crown(rng: np.random.Generator, color: str) -> list[Part]:
 def candle(rng: np.random.Generator, color: str) -> list[Part]:
     """Short thick candle with drips and a tall flame, on a brass dish with a finger ring."""
     dish = contrast(color, GOLD, (0.45, 0.48, 0.54))
-    radius, half = vary(rng, 0.24), vary(rng, 0.46)
+    radius, half = vary(rng, 0.30), vary(rng, 0.44)
     top = 2.0 * half
     parts = [
         frustum(color, radius, half, radius * 0.97, (0.0, half, 0.0), rounding=0.04, main=True),
-        frustum(dish, 0.42, 0.07, 0.54, (0.0, 0.02, 0.0), rounding=0.03),
-        ring(dish, 0.55, 0.05, (0.0, 0.09, 0.0)),
-        ring(dish, 0.14, 0.045, (0.68, 0.06, 0.0), rotation_deg=(90.0, 0.0, 0.0)),
+        frustum(dish, 0.40, 0.07, 0.52, (0.0, 0.02, 0.0), rounding=0.03),
+        ring(dish, 0.53, 0.05, (0.0, 0.09, 0.0)),
+        ring(dish, 0.13, 0.05, (0.66, 0.08, 0.0), rotation_deg=(90.0, 0.0, 0.0)),
         rod(DARK, 0.028, (0.0, top - 0.05, 0.0), (0.0, top + 0.12, 0.0)),
         ball((1.0, 0.66, 0.10), (0.12, 0.20, 0.12), (0.0, top + 0.26, 0.0)),
         frustum((1.0, 0.66, 0.10), 0.095, 0.16, 0.0, (0.0, top + 0.46, 0.0)),

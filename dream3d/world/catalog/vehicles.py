@@ -43,7 +43,7 @@ def _wheels(x: float, y: float, z: float, radius: float, color: Paint) -> list[P
 
 def _lamp(color: Paint, radius: float, center: Vector) -> Part:
     """A round flush lamp that looks forward."""
-    return tube(color, radius, shifted(center, z=-0.02), shifted(center, z=0.025), marker=True)
+    return tube(color, radius, shifted(center, z=-0.03), shifted(center, z=0.012), marker=True)
 
 
 @category(
@@ -91,14 +91,14 @@ def car(rng: np.random.Generator, color: str) -> list[Part]:
         box(
             glass,
             (width * 0.80, cabin * 0.78, 0.03),
-            (0.0, top + cabin - 0.05, front + 0.005),
+            (0.0, top + cabin - 0.05, front - 0.015),
             rounding=0.02,
             marker=True,
         ),
         box(
             DARK,
             (width * 0.42, 0.085, 0.03),
-            (0.0, floor + body * 0.95, length - 0.01),
+            (0.0, floor + body * 0.95, length - 0.018),
             marker=True,
         ),
         box(STEEL, (width * 0.96, 0.05, 0.05), (0.0, floor + 0.03, length - 0.02), rounding=0.02),
@@ -138,15 +138,15 @@ def bus(rng: np.random.Generator, color: str) -> list[Part]:
         box(
             glass,
             (width * 0.86, half * 0.42, 0.03),
-            (0.0, y + half * 0.22, length),
+            (0.0, y + half * 0.22, length - 0.018),
             rounding=0.02,
             marker=True,
         ),
-        box(DARK, (width * 0.72, 0.065, 0.03), (0.0, y + half * 0.80, length - 0.005), marker=True),
+        box(DARK, (width * 0.72, 0.065, 0.03), (0.0, y + half * 0.80, length - 0.018), marker=True),
         box(
             DARK,
             (width * 0.90, 0.06, 0.03),
-            (0.0, y - half * 0.86, length),
+            (0.0, y - half * 0.86, length - 0.018),
             rounding=0.02,
             marker=True,
         ),
@@ -214,8 +214,8 @@ def train(rng: np.random.Generator, color: str) -> list[Part]:
     synonyms="rocket ship",
 )
 def rocket(rng: np.random.Generator, color: str) -> list[Part]:
-    """Standing on four fins: pointed nose, portholes, nozzle with a flame."""
-    trim = contrast(color, (0.86, 0.14, 0.12), SNOW)
+    """Standing on four fins: pointed nose, a porthole on each side, nozzle with a flame."""
+    trim = contrast(color, SNOW, (0.86, 0.14, 0.12))
     radius, half, nose = vary(rng, 0.27), vary(rng, 0.48, 0.1), vary(rng, 0.27)
     parts = [
         frustum(color, radius * 0.85, half, radius, (0.0, 0.0, 0.0), main=True),
@@ -231,10 +231,11 @@ def rocket(rng: np.random.Generator, color: str) -> list[Part]:
         turn = (0.0, azimuth, 0.0)
         foot = Part(
             "prism",
-            (0.26, 0.34, 0.045),
-            trim,
+            (0.26, 0.34, 0.05),
+            color,
             (s * far * 0.72, -half * 0.78, c * far * 0.72),
             (0.0, azimuth + 90.0, 0.0),
+            main=True,
         )
         hole = (s * radius, half * 0.36, c * radius)
         parts += [foot, ball(STEEL, (0.135, 0.135, 0.05), hole, rotation_deg=turn)]
@@ -262,8 +263,8 @@ def rocket(rng: np.random.Generator, color: str) -> list[Part]:
 def airplane(rng: np.random.Generator, color: str) -> list[Part]:
     """Propeller-less airliner: long fuselage, swept wings with engines, tail fin."""
     wing = contrast(color, STEEL, SLATE, apart=0.3)
-    radius, length = vary(rng, 0.19), vary(rng, 0.66, 0.08)
-    span, chord = vary(rng, 0.46, 0.1), vary(rng, 0.19)
+    radius, length = vary(rng, 0.23), vary(rng, 0.60, 0.08)
+    span, chord = vary(rng, 0.44, 0.1), vary(rng, 0.21)
     parts = [
         rod(color, radius, (0.0, 0.0, -length), (0.0, 0.0, length), main=True),
         tube(
@@ -289,7 +290,7 @@ def airplane(rng: np.random.Generator, color: str) -> list[Part]:
         parts.append(
             Part(
                 "box",
-                (span, 0.04, chord),
+                (span, 0.05, chord),
                 wing,
                 (side * (span * 0.9 + 0.06), -0.04, -0.06),
                 sweep,
@@ -331,9 +332,9 @@ def airplane(rng: np.random.Generator, color: str) -> list[Part]:
 )
 def helicopter(rng: np.random.Generator, color: str) -> list[Part]:
     """Round cabin with a bubble window, tail boom, crossed rotor, skids."""
-    body = (vary(rng, 0.33), vary(rng, 0.32), vary(rng, 0.44, 0.1))
-    boom = vary(rng, 0.78, 0.08)
-    blade, turn = vary(rng, 0.86, 0.06), float(rng.uniform(0.0, 90.0))
+    body = (vary(rng, 0.38), vary(rng, 0.37), vary(rng, 0.46, 0.1))
+    boom = vary(rng, 0.70, 0.08)
+    blade, turn = vary(rng, 0.72, 0.06), float(rng.uniform(0.0, 90.0))
     gray = contrast(color, STEEL, SLATE, apart=0.3)
     mast = body[1] + 0.15
     end = (0.0, 0.14, -boom - 0.15)
@@ -341,13 +342,11 @@ def helicopter(rng: np.random.Generator, color: str) -> list[Part]:
         ball(color, body, main=True),
         ball(
             contrast(color, GLASS, PANE),
-            (body[0] * 0.82, body[1] * 0.72, 0.30),
-            (0.0, 0.05, body[2] * 0.45),
+            (body[0] * 0.72, body[1] * 0.72, body[2] * 0.44),
+            (0.0, 0.05, body[2] * 0.55),
             marker=True,
         ),
-        box(
-            color, (0.035, 0.3, 0.04), (0.0, 0.05, body[2] * 0.45 + 0.28), rounding=0.02, main=True
-        ),
+        box(color, (0.035, 0.3, 0.04), (0.0, 0.05, body[2] * 1.0), rounding=0.02, main=True),
         tube(color, 0.16, (0.0, 0.06, -body[2] * 0.6), end, 0.07, main=True),
         box(color, (0.04, 0.20, 0.10), shifted(end, y=0.12, z=-0.04), rounding=0.03, main=True),
         tube(gray, 0.17, shifted(end, x=0.045, y=0.06), shifted(end, x=0.075, y=0.06)),
@@ -355,14 +354,14 @@ def helicopter(rng: np.random.Generator, color: str) -> list[Part]:
         frustum(DARK, 0.04, 0.09, 0.04, (0.0, mast - 0.05, -0.04)),
         box(
             DARK,
-            (blade, 0.025, 0.065),
+            (blade, 0.035, 0.075),
             (0.0, mast + 0.03, -0.04),
             rotation_deg=(0.0, turn, 0.0),
             rounding=0.01,
         ),
         box(
             DARK,
-            (blade, 0.025, 0.065),
+            (blade, 0.035, 0.075),
             (0.0, mast + 0.03, -0.04),
             rotation_deg=(0.0, turn + 90.0, 0.0),
             rounding=0.01,
@@ -385,15 +384,15 @@ def helicopter(rng: np.random.Generator, color: str) -> list[Part]:
 def sailboat(rng: np.random.Generator, color: str) -> list[Part]:
     """Pointed hull with a wooden deck, mast, large mainsail swung out, jib, flag."""
     sail = contrast(color, SNOW, (0.96, 0.80, 0.55), apart=0.16)
-    width, length, depth = vary(rng, 0.32), vary(rng, 0.46, 0.08), vary(rng, 0.16)
-    mast, low = vary(rng, 0.66, 0.08), 0.30
-    swing = vary(rng, 28.0, 0.25)
+    width, length, depth = vary(rng, 0.36), vary(rng, 0.44, 0.08), vary(rng, 0.19)
+    mast, low = vary(rng, 0.55, 0.08), 0.32
+    swing = vary(rng, 20.0, 0.2)
     ahead = (float(np.sin(np.radians(swing))), float(np.cos(np.radians(swing))))
     wood = contrast(color, WOOD, CREAM)
     bow = length * 0.55
     return [
         # The mainsail is the rear half of a triangle; the front half is cut away before anything else exists.
-        Part("prism", (0.72, mast, 0.035), sail, (0.0, low + mast, 0.0), (0.0, 90.0 + swing, 0.0)),
+        Part("prism", (0.88, mast, 0.04), sail, (0.0, low + mast, 0.0), (0.0, 90.0 + swing, 0.0)),
         box(
             sail,
             (1.2, 2.0, 0.8),
@@ -403,10 +402,10 @@ def sailboat(rng: np.random.Generator, color: str) -> list[Part]:
         ),
         Part(
             "prism",
-            (0.27, mast * 0.74, 0.035),
+            (0.36, mast * 0.80, 0.04),
             sail,
-            (0.05, low + mast * 0.76, 0.40),
-            (0.0, 90.0 + swing * 0.6, 0.0),
+            (-0.08, low + mast * 0.78, 0.44),
+            (0.0, 90.0 - swing * 1.6, 0.0),
         ),
         box(color, (width, depth, length), (0.0, 0.0, -0.18), rounding=0.05, main=True),
         Part(
