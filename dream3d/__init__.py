@@ -1,20 +1,20 @@
 """dream3d: text becomes a 3D asset by score distillation.
 
-`dream3d.generate("a red mug")` runs one prompt; the command line (`dream3d --help`) does the same. Importing the package
-is light: torch is loaded when something is generated.
+`dream3d.generate("a red mug")` runs one prompt; the command line (`dream3d --help`) does the same. Importing the
+package is light: torch is loaded when something is generated.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dream3d.api import RunResult, generate
+    from dream3d.api import generate, resume
 
 __version__ = "0.1.0"
-__all__ = ["RunResult", "__version__", "generate"]
+__all__ = ["__version__", "generate", "resume"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("RunResult", "generate"):
+    if name in ("generate", "resume"):
         from dream3d import api
 
         return getattr(api, name)

@@ -73,7 +73,9 @@ def load_config_file(
     Args:
         path: the file.
         overrides: as for `load_config`.
-        prompt, negative_prompt, seed: replace the file's where given; without either the file must have a prompt.
+        prompt: replaces the file's; one of the two must be there.
+        negative_prompt: replaces the file's.
+        seed: replaces the file's.
 
     Raises:
         ConfigError: as `load_config`; also an unreadable file and one written by another format version.
@@ -104,7 +106,7 @@ def _resolve(
         )
     document = spread_over_stages(document)
     pairs = (
-        overrides
+        list(overrides.items())
         if isinstance(overrides, Mapping)
         else [split_override(override) for override in overrides]
     )
@@ -115,9 +117,6 @@ def _resolve(
         raise PromptError(f'{source} has no prompt; give one: dream3d generate "a red mug"')
     if negative_prompt is None:
         negative_prompt = document.get("negative_prompt", "")
-    for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-        if not isinstance(text, str):
-            raise PromptError(f"{name} is {text!r}; it must be text (quote it in a YAML file)")
     chosen_seed = document.get("seed", 0) if seed is None else seed
     if not isinstance(chosen_seed, int) or isinstance(chosen_seed, bool):
         raise ConfigError(f"seed is {chosen_seed!r}; choose an integer in [0, 2^63)")
@@ -125,15 +124,21 @@ def _resolve(
     if not isinstance(device, str):
         raise ConfigError(f"device is {device!r}; choose auto, cpu, cuda or cuda:1")
     return RunConfig(
-        prompt=prompt,
+        prompt=_text("prompt", prompt),
         prior=build_component("prior", document.get("prior", {}), "prior"),
         stages=[
             build_stage(stage, f"stages.{index}") for index, stage in enumerate(document["stages"])
         ],
-        negative_prompt=negative_prompt,
+        negative_prompt=_text("negative_prompt", negative_prompt),
         seed=chosen_seed,
         device=device,
     )
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise PromptError(f"{name} is {value!r}; it must be text (quote it in a YAML file)")
+    return value
 
 
 def _as_data(value: Any) -> Any:

@@ -70,14 +70,14 @@ def _plain(value: Any, where: str) -> Any:
     return value
 
 
-def _type_name(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
     """A type as a person would say it: "a whole number", "[a number, a number]"."""
     if annotation is Ramp:
         return "a number, or {initial, final, start, end}"
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
-        inner = (_type_name(a) if a is not Ellipsis else "..." for a in typing.get_args(annotation))
+        inner = (type_name(a) if a is not Ellipsis else "..." for a in typing.get_args(annotation))
         return f"[{', '.join(inner)}]"
     if isinstance(annotation, type) and not typing.get_args(annotation):
         names = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
@@ -106,13 +106,11 @@ def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
         try:
             schema = OmegaConf.merge(schema, {key: _plain(value, path)})
         except OmegaConfBaseException as error:
-            raise ConfigError(
-                f"{path} is {value!r}; it must be {_type_name(hints[key])}"
-            ) from error
+            raise ConfigError(f"{path} is {value!r}; it must be {type_name(hints[key])}") from error
     for key in fields:
         if OmegaConf.is_missing(schema, key):
             path = f"{where}.{key}" if where else key
-            raise ConfigError(f"{path} is missing; it must be {_type_name(hints[key])}")
+            raise ConfigError(f"{path} is missing; it must be {type_name(hints[key])}")
     try:
         return OmegaConf.to_object(schema)
     except ConfigError as error:

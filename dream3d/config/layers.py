@@ -5,7 +5,7 @@ step is to write them into the stages, after which overrides are applied one key
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -137,17 +137,14 @@ def split_override(text: str) -> tuple[str, Any]:
     return key.strip(), parse_value(value, key.strip())
 
 
-def apply_overrides(
-    document: Document, overrides: Iterable[tuple[str, Any]] | Mapping[str, Any]
-) -> Document:
+def apply_overrides(document: Document, overrides: Iterable[tuple[str, Any]]) -> Document:
     """Set keys by their dotted path; a stage's key without `stages.N` is set in every stage.
 
     Names of components are set first, whatever the order they were written in, because another name resets the settings
     of its component.
     """
     document = copy.deepcopy(document)
-    pairs = list(overrides.items() if isinstance(overrides, Mapping) else overrides)
-    for key, value in sorted(pairs, key=lambda pair: not _names_component(*pair)):
+    for key, value in sorted(overrides, key=lambda pair: not _names_component(*pair)):
         _apply_one(document, key, value)
     return document
 

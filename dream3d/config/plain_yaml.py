@@ -1,13 +1,13 @@
 """YAML as plain data: mappings, lists, text, numbers, true, false, null, and nothing that acts.
 
 Differences from PyYAML's safe loader, each a trap for somebody who writes a configuration by hand: `1e-3` is a number,
-`no` and `on` are text, `010` is text rather than eight, a key given twice is an error. There is no interpolation: `${...}`
-is text like any other.
+`no` and `on` are text, `010` is text rather than eight, a key given twice is an error. There is no interpolation:
+`${...}` is text like any other.
 """
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -17,7 +17,7 @@ from dream3d.errors import ConfigError
 class _Loader(yaml.SafeLoader):
     """The scalar rules of YAML 1.2's core schema, with underscores allowed in numbers."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -99,7 +99,7 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
 def parse_value(text: str, key: str) -> Any:
     """The value in `key=value` of the command line.
 
-    A list in brackets or a mapping in braces is read as YAML; everything else is one scalar, whatever characters it holds.
+    A list in brackets or a mapping in braces is read as YAML; all else is one scalar, whatever characters it holds.
 
     Raises:
         ConfigError: a list or mapping that does not close, or is malformed.

@@ -1,0 +1,1 @@
+"""Finished scenes as files other programs read."""

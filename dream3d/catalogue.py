@@ -1,0 +1,107 @@
+"""What a configuration can choose from, described from the code: name, one line, settings with type and default."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import typing
+from typing import Any
+
+from dream3d.config import load_config, preset_names, preset_summary
+from dream3d.config.build import COMPONENTS, type_name
+from dream3d.errors import ConfigError
+from dream3d.schedules import Ramp, constant
+from renderers.backends import BACKENDS, Backend
+
+_REGISTRIES = {
+    "priors": "prior",
+    "scenes": "scene",
+    "guidance": "guidance",
+    "time": "time",
+    "noise": "noise",
+    "cameras": "cameras",
+    "background": "background",
+}
+
+
+def entries(kind: str) -> list[dict[str, Any]]:
+    """All that goes by `kind`, sorted by name; every entry has `name` and `summary`.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    if kind == "presets":
+        return [_preset(name) for name in preset_names()]
+    if kind == "renderers":
+        return [_backend(backend) for backend in BACKENDS]
+    if kind == "systems":
+        return _modules("systems")
+    if kind in _REGISTRIES:
+        registry = COMPONENTS[_REGISTRIES[kind]]
+        return [
+            {
+                "name": name,
+                "summary": _first_line(registry[name]),
+                "settings": _settings(registry[name]),
+            }
+            for name in registry.names()
+        ]
+    known = ["presets", *_REGISTRIES, "renderers", "systems"]
+    raise ConfigError(f"cannot list '{kind}'; choose one of {', '.join(known)}")
+
+
+def _preset(name: str) -> dict[str, Any]:
+    config = load_config(name)
+    return {
+        "name": name,
+        "summary": preset_summary(name),
+        "prior": type(config.prior).registered_name,  # type: ignore[attr-defined]
+        "steps": [stage.steps for stage in config.stages],
+    }
+
+
+def _backend(backend: Backend) -> dict[str, Any]:
+    state = f"missing: {', '.join(backend.missing)}" if backend.missing else "installed"
+    return {
+        "name": f"{backend.renderer}/{backend.name}",
+        "summary": f"on {', '.join(backend.devices)}; {state}",
+        "devices": list(backend.devices),
+        "available": backend.available,
+        "missing": backend.missing,
+    }
+
+
+def _modules(package: str) -> list[dict[str, Any]]:
+    """The public modules of a package by the first line of their documentation."""
+    found = []
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not module.name.startswith("_") and module.name != "base":
+            loaded = importlib.import_module(f"{package}.{module.name}")
+            found.append({"name": module.name, "summary": _first_line(loaded)})
+    return sorted(found, key=lambda entry: entry["name"])
+
+
+def _first_line(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").split("\n")[0]
+
+
+def _settings(cls: type) -> list[dict[str, Any]]:
+    hints = typing.get_type_hints(cls)
+    return [
+        {"name": field.name, "type": type_name(hints[field.name]), "default": _default(field)}
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def _default(field: dataclasses.Field) -> Any:
+    """The default as JSON data; null where the setting must be given."""
+    value: Any = None
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if isinstance(value, Ramp):
+        return value.initial if value == constant(value.initial) else dataclasses.asdict(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return list(value) if isinstance(value, tuple) else value

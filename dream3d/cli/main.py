@@ -1,0 +1,112 @@
+"""`dream3d`: picks the command, prints its outcome, turns errors a user can cure into one message.
+
+Exit status: 0 done, 1 a bug (with its traceback), 2 an error the user can cure, 130 stopped by Ctrl-C, 143 by SIGTERM.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import dream3d
+from dream3d.cli.options import Parser, UsageError, split_at_dashes
+from dream3d.errors import Dream3DError
+
+FORMAT_VERSION = 1
+
+COMMANDS = {
+    "generate": ("dream3d.cli.generate", "make a 3D asset from a prompt"),
+    "list": ("dream3d.cli.show", "what can be chosen: priors, guidance, scenes, presets, ..."),
+    "config": ("dream3d.cli.show", "print a preset with every setting resolved"),
+    "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),
+    "evaluate": ("dream3d.cli.evaluate", "measure a run against the truth"),
+    "prior": ("dream3d.cli.prior", "train, sample or evaluate the embedded prior"),
+    "world": ("dream3d.cli.world", "look at the procedural world"),
+}
+
+HELP = f"""usage: dream3d COMMAND [options]
+
+Text becomes a 3D asset:
+
+  dream3d generate "a red mug"
+  dream3d generate "a green snowman" --preset quality --seed 3 --out snowman
+  dream3d generate -- "--a prompt that begins with dashes"
+
+commands:
+{chr(10).join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())}
+
+`dream3d COMMAND --help` tells more. Every command takes --json: one JSON object on standard output.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A prompt may hold characters this terminal cannot show; that must not end a run.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        # The reader (`head`, a pager) went away; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("dream3d: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    options, _ = split_at_dashes(arguments)
+    as_json = "--json" in options
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(HELP, end="")
+            return 0
+        if arguments[0] == "--version":
+            print(f"dream3d {dream3d.__version__}")
+            return 0
+        name = arguments[0]
+        if name not in COMMANDS:
+            raise UsageError(_unknown_command(name))
+        module = importlib.import_module(COMMANDS[name][0])
+        parser = Parser(prog=f"dream3d {name}")
+        run = module.add_options(name, parser)
+        options, literal = split_at_dashes(arguments[1:])
+        parsed = parser.parse_intermixed_args(options)
+        parsed.literal = literal
+        # Whatever a library prints goes to standard error: standard output belongs to the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            outcome = run(parsed)
+        if as_json:
+            print(json.dumps({"format_version": FORMAT_VERSION, **outcome.data}, indent=2))
+        elif outcome.text:
+            print(outcome.text)
+        sys.stdout.flush()
+        return outcome.status
+    except Dream3DError as error:
+        print(f"dream3d: {printable(str(error))}", file=sys.stderr)
+        if as_json:
+            failure = {"type": type(error).__name__, "message": str(error)}
+            document = {"format_version": FORMAT_VERSION, "status": "failed", "error": failure}
+            print(json.dumps(document, indent=2))
+        return 2
+
+
+def _unknown_command(name: str) -> str:
+    if " " in name:
+        return f'unknown command {name!r}; a prompt goes after `generate`: dream3d generate "a red mug"'
+    return f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that a prompt inside a message cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""A scene as pictures: a grid of eight views and a turntable film."""
+
+import io
+import math
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from dream3d.cameras import orbit_cameras
+from dream3d.errors import AssetError, OutputError
+from dream3d.files import atomic_path, write_bytes
+from dream3d.scenes.base import Scene
+
+BACKGROUND = 0.82
+"""A light grey: white, black and coloured objects all stand out from it."""
+
+VIEW_ELEVATION_DEG = 15.0
+FRAMES, FRAMES_PER_SECOND = 48, 20
+
+
+def render_views(
+    scene: Scene, azimuth_deg: list[float], size: int
+) -> UInt8[np.ndarray, "V size size 3"]:
+    """The scene from `azimuth_deg` over a neutral background, 8-bit sRGB.
+
+    Args:
+        scene: what to show.
+        azimuth_deg: one camera each; 0 is the front.
+        size: side in pixels.
+
+    Raises:
+        AssetError: the scene renders to numbers that are not finite.
+    """
+    device = next(iter(scene.parameters().values())).device
+    pictures = []
+    with torch.no_grad():
+        for azimuth in azimuth_deg:
+            cameras = orbit_cameras([azimuth], VIEW_ELEVATION_DEG, size=size).to(device)
+            background = torch.full((1, 1, 1, 3), BACKGROUND, device=device)
+            image = scene.render(cameras).over(background)[0].cpu()
+            if not torch.isfinite(image).all():
+                raise AssetError(
+                    "the scene renders to numbers that are not finite; no picture made"
+                )
+            pictures.append((image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy())
+    return np.stack(pictures)
+
+
+def grid(
+    pictures: UInt8[np.ndarray, "V H W 3"], columns: int = 4
+) -> UInt8[np.ndarray, "rows_H columns_W 3"]:
+    """Pictures side by side, row by row; a last row that is not full is filled with the background."""
+    count, height, width, _ = pictures.shape
+    rows = math.ceil(count / columns)
+    canvas = np.full((rows * columns, height, width, 3), round(BACKGROUND * 255), dtype=np.uint8)
+    canvas[:count] = pictures
+    blocks = canvas.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(rows * height, columns * width, 3)
+
+
+def png_bytes(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """A PNG file of the picture."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def write_preview(scene: Scene, path: Path, size: int = 192) -> None:
+    """Eight views, 45 degrees apart from the front toward +X, as a PNG of 4 x 2 pictures.
+
+    Raises:
+        AssetError: see `render_views`.
+        OutputError: the file cannot be written.
+    """
+    views = render_views(scene, [45.0 * index for index in range(8)], size)
+    write_bytes(path, png_bytes(grid(views)))
+
+
+def write_turntable(scene: Scene, path: Path, size: int = 256) -> None:
+    """One turn around the scene as H.264 in MP4, `FRAMES` at `FRAMES_PER_SECOND`, playable in every browser.
+
+    Raises:
+        AssetError: see `render_views`.
+        OutputError: the file cannot be written, or ffmpeg fails.
+    """
+    frames = render_views(scene, [360.0 * index / FRAMES for index in range(FRAMES)], size)
+    with atomic_path(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary),
+            (size, size),
+            fps=FRAMES_PER_SECOND,
+            codec="libx264",
+            pix_fmt_out="yuv420p",
+            quality=8,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+            output_params=["-movflags", "+faststart"],
+        )
+        try:
+            writer.send(None)
+            for frame in frames:
+                writer.send(np.ascontiguousarray(frame))
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[-200:]
+            raise OutputError(f"cannot write {path}: ffmpeg failed: {detail}") from error
+        finally:
+            writer.close()

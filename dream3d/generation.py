@@ -1,0 +1,240 @@
+"""From a configuration to a finished run directory: the optimisation, its log and previews, the exports, the record.
+
+The command line, the Python API and the web page all come through `generate_into`.
+"""
+
+import datetime
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dream3d
+from dream3d.config import load_config_file
+from dream3d.errors import Cancelled, Dream3DError
+from dream3d.export.assets import export_all
+from dream3d.export.pictures import write_preview
+from dream3d.phases import Phases
+from dream3d.priors.base import Prior
+from dream3d.run import run_system
+from dream3d.run_directory import RunDirectory
+from dream3d.scenes.base import Scene
+from dream3d.train import StepReport
+from systems.base import RunConfig
+
+LIVE_PREVIEW_SIZE = 128
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A finished or stopped run.
+
+    Attributes:
+        directory: the run directory.
+        status: "done" or "cancelled".
+        prompt, seed: what was made.
+        seconds: wall time over all resumptions.
+        files: the run's files that exist, by name ("asset.glb", "preview.png", ...).
+        record: the contents of `result.json`.
+        scene: the optimised scene; None when the run was finished already and nothing had to be done.
+    """
+
+    directory: Path
+    status: str
+    prompt: str
+    seed: int
+    seconds: float
+    files: dict[str, Path]
+    record: dict[str, Any]
+    scene: Scene | None
+
+
+def peak_memory_megabytes() -> float | None:
+    """The largest resident size of this process so far; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def versions() -> dict[str, str]:
+    """What produced the run, as far as it can decide the numbers."""
+    import numpy
+
+    return {
+        "dream3d": dream3d.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "platform": platform.platform(terse=True),
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+class _Recorder:
+    """Told of every step: appends to the log, refreshes the preview, passes the report on."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        resumed: bool,
+        phases: Phases,
+        on_step: Callable[[StepReport], None] | None,
+    ) -> None:
+        self.run = run
+        self.fresh = not resumed
+        self.phases = phases
+        self.on_step = on_step
+        self.began = time.perf_counter()
+        self.first_preview_seconds: float | None = None
+
+    def __call__(self, report: StepReport) -> None:
+        if not self.fresh:
+            self.run.drop_metrics_from(report.stage, report.step)
+            self.fresh = True
+        row: dict[str, float | int | None] = {
+            "stage": report.stage,
+            "step": report.step,
+            "seconds": round(time.perf_counter() - self.began, 3),
+            "loss": _finite(report.loss),
+        }
+        self.run.append_metrics({**row, **{k: _finite(v) for k, v in report.metrics.items()}})
+        if report.preview_due and report.step < report.steps:
+            with self.phases("preview"):
+                write_preview(report.scene, self.run.path / "preview.png", LIVE_PREVIEW_SIZE)
+            if self.first_preview_seconds is None:
+                self.first_preview_seconds = round(time.perf_counter() - self.began, 3)
+        if self.on_step is not None:
+            self.on_step(report)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN: such a value is written as null."""
+    return float(value) if abs(float(value)) < float("inf") else None
+
+
+def generate_into(
+    config: RunConfig,
+    run: RunDirectory,
+    on_step: Callable[[StepReport], None] | None = None,
+    resume: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+    prior: Prior | None = None,
+) -> GenerationResult:
+    """Run `config` and leave everything in `run`; `result.json` is true at every moment.
+
+    Args:
+        config: what to do; equal to the directory's config.yaml.
+        run: its directory.
+        on_step: told after every step; may raise `Cancelled`.
+        resume: go on from the newest checkpoint.
+        should_stop: asked after every step; True stops with a checkpoint and exports of what there is.
+        prior: an already loaded one, for many runs in one process.
+
+    Raises:
+        Dream3DError: the run failed; `result.json` says so too, and what was made is kept.
+    """
+    with run.locked():
+        return _generate(config, run, on_step, resume, should_stop, prior)
+
+
+def _generate(
+    config: RunConfig,
+    run: RunDirectory,
+    on_step: Callable[[StepReport], None] | None,
+    resume: bool,
+    should_stop: Callable[[], bool] | None,
+    prior: Prior | None,
+) -> GenerationResult:
+    before = run.read_record() if resume else {}
+    record: dict[str, Any] = {
+        "status": "running",
+        "prompt": config.prompt,
+        "negative_prompt": config.negative_prompt,
+        "seed": config.seed,
+        "started": before.get("started", _now()),
+        "finished": None,
+        "steps": {"done": 0, "total": sum(stage.steps for stage in config.stages)},
+        "seconds": before.get("seconds", 0.0),
+        "peak_memory_megabytes": None,
+        "phases": {},
+        "versions": versions(),
+        "warnings": [],
+        "error": None,
+    }
+    began, spent = time.perf_counter(), float(record["seconds"] or 0.0)
+    run.write_record(record)
+    phases = Phases()
+    recorder = _Recorder(run, resume, phases, on_step)
+
+    def close(status: str) -> dict[str, Any]:
+        record["status"] = status
+        record["finished"] = _now()
+        record["seconds"] = round(spent + time.perf_counter() - began, 3)
+        record["peak_memory_megabytes"] = peak_memory_megabytes()
+        record["first_preview_seconds"] = recorder.first_preview_seconds
+        return run.write_record(record)
+
+    try:
+        made = run_system(config, run.path, recorder, resume, should_stop, prior)
+        record["steps"]["done"] = made.steps
+        problems = export_all(made.scene, run.path, phases)
+        record["phases"] = {k: round(v, 3) for k, v in {**made.phases, **phases.seconds}.items()}
+        stopped = made.status == "cancelled"
+        if problems and not stopped:
+            raise problems[0]
+        record["warnings"] = [str(problem) for problem in problems]
+        written = close("cancelled" if stopped else "done")
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | Cancelled)
+        record["error"] = {"type": type(error).__name__, "message": str(error)}
+        # The disk that refused the result may refuse the record as well; the first error is the one to report.
+        with suppress(Dream3DError):
+            close("cancelled" if stopped else "failed")
+        raise
+    return _result(run, written, made.scene)
+
+
+def _result(
+    run: RunDirectory, record: dict[str, Any], scene: Scene | None = None
+) -> GenerationResult:
+    return GenerationResult(
+        directory=run.path,
+        status=record["status"],
+        prompt=record["prompt"],
+        seed=record["seed"],
+        seconds=record["seconds"],
+        files={name: run.path / name for name in run.files()},
+        record=record,
+        scene=scene,
+    )
+
+
+def resume_run(
+    path: Path,
+    on_step: Callable[[StepReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> GenerationResult:
+    """Go on with the run in `path` until it is done; a run that is done already is returned as it is.
+
+    Raises:
+        ConfigError: there is no run in `path`.
+        CheckpointError: its checkpoints cannot be used.
+    """
+    run = RunDirectory.open(path)
+    config = load_config_file(run.config_path)
+    record = run.read_record()
+    if record.get("status") == "done":
+        return _result(run, record)
+    return generate_into(config, run, on_step, True, should_stop)
