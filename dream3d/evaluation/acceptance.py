@@ -1,0 +1,128 @@
+"""Whether the evaluator can be trusted: its accuracy on fresh true renders."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dream3d.cameras import orbit_cameras
+from dream3d.evaluation.alignment import recall, views_right
+from dream3d.evaluation.classifier import CATEGORY_NAMES, NOTHING, SIZE, Evaluator, Reading
+from dream3d.evaluation.examples import draw_caption, render_examples
+from dream3d.evaluation.negatives import negatives
+from dream3d.world.backgrounds import random_backgrounds
+from dream3d.world.catalog import CATEGORIES
+from dream3d.world.grammar import Caption
+from dream3d.world.objects import build_object
+
+CATEGORY_BAR = 0.98
+COLOR_BAR = 0.98
+VIEW_BAR = 0.95
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares read right on fresh true renders at elevations from -10 to 60 degrees.
+
+    Attributes:
+        category, color: of images of one object or two; with two, both must be right.
+        relation: how many objects there are and how they stand.
+        view: the side, within 15 degrees of a bin's centre, of single front-marked objects.
+        marker: whether the front's mark is in view, where that is clear.
+        objectness: images without an object that are called so.
+        confusions: (true, read, times) of the most frequent mistakes in the category of single objects.
+        images: how many with objects were read.
+    """
+
+    category: float
+    color: float
+    relation: float
+    view: float
+    marker: float
+    objectness: float
+    confusions: list[tuple[str, str, int]]
+    images: int
+
+    @property
+    def accepted(self) -> bool:
+        """The bars below which the evaluator is not used."""
+        return (
+            self.category >= CATEGORY_BAR
+            and self.color >= COLOR_BAR
+            and self.view >= VIEW_BAR
+            and self.objectness >= CATEGORY_BAR
+        )
+
+
+@dataclass(frozen=True)
+class _Tally:
+    caption: Caption
+    reading: Reading
+    azimuth_deg: torch.Tensor
+    labels: dict[str, torch.Tensor]
+
+
+def measure_accuracy(evaluator: Evaluator, objects: int = 1000, seed: int = 0) -> Accuracy:
+    """Read fresh objects of all combinations, lit, each from four sides over random backgrounds.
+
+    Args:
+        evaluator: what is measured.
+        objects: how many; one in four is a pair.
+        seed: of the objects, sides and backgrounds.
+    """
+    rng = np.random.default_rng([seed, 77])
+    generator = torch.Generator().manual_seed(seed)
+    tallies = [_read_one(evaluator, rng, generator) for _ in range(objects)]
+    recalls = [recall(t.caption, t.reading) for t in tallies]
+    right, asked, marker_right, marker_asked = 0.0, 0, 0, 0
+    for tally in tallies:
+        if len(tally.caption.objects) == 1 and CATEGORIES[tally.caption.objects[0][1]].has_front:
+            right += views_right(tally.reading, tally.azimuth_deg).sum().item()
+            asked += len(tally.reading)
+        clear = tally.labels["marker"] >= 0
+        marker_right += ((tally.reading.marker > 0.5) == tally.labels["marker"])[clear].sum().item()
+        marker_asked += int(clear.sum())
+    relation = torch.cat([t.reading.relation.argmax(-1) == t.labels["relation"] for t in tallies])
+    return Accuracy(
+        category=torch.cat([r.category for r in recalls]).mean().item(),
+        color=torch.cat([r.color for r in recalls]).mean().item(),
+        relation=relation.float().mean().item(),
+        view=right / max(asked, 1),
+        marker=marker_right / max(marker_asked, 1),
+        objectness=_objectness(evaluator, objects, generator),
+        confusions=_confusions(tallies),
+        images=len(relation),
+    )
+
+
+def _read_one(evaluator: Evaluator, rng: np.random.Generator, generator: torch.Generator) -> _Tally:
+    thing = build_object(draw_caption(rng), rng)
+    offset = rng.uniform(-15.0, 15.0, 4)
+    azimuth = torch.from_numpy((45.0 * rng.integers(8, size=4) + offset) % 360.0).float()
+    elevation = torch.from_numpy(rng.uniform(-10.0, 60.0, 4)).float()
+    distance = torch.from_numpy(3.2 * rng.uniform(0.95, 1.05, 4)).float()
+    examples = render_examples(thing, orbit_cameras(azimuth, elevation, distance, size=SIZE))
+    pixels = examples.rgba.float() / 255.0
+    backgrounds = random_backgrounds(len(pixels), SIZE, generator)
+    images = pixels[..., :3] + (1.0 - pixels[..., 3:]) * backgrounds
+    return _Tally(thing.caption, evaluator.read(images), azimuth, examples.labels)
+
+
+def _objectness(evaluator: Evaluator, count: int, generator: torch.Generator) -> float:
+    pixels = negatives(count, SIZE, generator)
+    backgrounds = random_backgrounds(len(pixels), SIZE, generator)
+    reading = evaluator.read(pixels[..., :3] + (1.0 - pixels[..., 3:]) * backgrounds)
+    return (reading.category_1.argmax(-1) == NOTHING).float().mean().item()
+
+
+def _confusions(tallies: list[_Tally], most: int = 20) -> list[tuple[str, str, int]]:
+    names = (*CATEGORY_NAMES, "nothing")
+    mistakes: Counter[tuple[str, str]] = Counter()
+    for tally in tallies:
+        if len(tally.caption.objects) == 1:
+            true = tally.caption.objects[0][1]
+            for read in tally.reading.category_1.argmax(-1).tolist():
+                if names[read] != true:
+                    mistakes[true, names[read]] += 1
+    return [(true, read, times) for (true, read), times in mistakes.most_common(most)]
