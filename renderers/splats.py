@@ -1,0 +1,93 @@
+"""Render 3D Gaussian splats: elliptical weighted averaging, sorted front to back (Zwicker et al. 2001, Kerbl et al. 2023).
+
+Two backends share one definition to the letter: a readable torch reference (any device, any float type) and a fast
+numba one (CPU, float32). A splat's footprint ends exactly where its alpha falls under 1/255, so tiles are only a
+matter of speed and never of the result.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.errors import ConfigError
+from renderers.backends import choose_backend
+from renderers.splats_data import SplatData, SplatRenderOutput, check_splats
+from renderers.splats_sh import sh_colors
+
+__all__ = ["SplatData", "SplatRenderOutput", "render_splats", "splat_normals"]
+
+NEAR = 0.1
+"""Splats whose centre is nearer to the camera plane than this (world units) are not drawn."""
+
+
+def render_splats(
+    splats: SplatData,
+    cameras: CameraBatch,
+    backend: str = "auto",
+    normals: bool = False,
+    near: float = NEAR,
+    screen_offset: Float[Tensor, "B N 2"] | None = None,
+) -> SplatRenderOutput:
+    """Differentiable images of `splats` from every camera.
+
+    Args:
+        splats: parameters; gradients reach every one of them (cameras get none).
+        cameras: B views; colours of degree > 0 spherical harmonics depend on them.
+        backend: "auto", "numba" (CPU, float32) or "torch".
+        normals: also render world-space normals: each splat's shortest axis, turned toward the camera.
+        near: nearest depth drawn, > 0.
+        screen_offset: added to the projected centres, in pixels. Pass zeros that require a gradient and read `.grad`
+            after the backward pass: the loss gradient by screen position, which drives density control.
+
+    Returns:
+        Premultiplied colour, alpha, alpha-normalised z-depth, optional normals, and the splats' pixel radii.
+
+    Raises:
+        ConfigError: shapes, dtypes or devices disagree, or the backend cannot run.
+        NumericsError: a splat parameter is not finite.
+    """
+    check_splats(splats)
+    cameras = cameras.to(splats.means.device, splats.means.dtype)
+    if screen_offset is not None and screen_offset.shape != (len(cameras), len(splats), 2):
+        raise ConfigError(
+            f"screen_offset has shape {list(screen_offset.shape)}; expected {[len(cameras), len(splats), 2]}"
+        )
+    name = "torch" if backend == "auto" and splats.means.dtype != torch.float32 else backend
+    name = choose_backend("splats", name, splats.means.device.type, ("numba", "torch"))
+    if name == "numba" and splats.means.dtype != torch.float32:
+        raise ConfigError(
+            f"splat backend 'numba' needs float32, got {splats.means.dtype}; use backend 'torch'"
+        )
+
+    if splats.features is not None:
+        features = splats.features[None]
+    else:
+        features = sh_colors(splats.sh, splats.means, cameras.position)
+    channels = features.shape[-1]
+    if normals:
+        facing = splat_normals(splats, cameras)
+        features = torch.cat([features.expand(len(cameras), -1, -1), facing], dim=-1)
+
+    if name == "numba":
+        from renderers.splats_numba import rasterize
+    else:
+        from renderers.splats_torch import rasterize
+    image, alpha, radii = rasterize(splats, features, cameras, near, screen_offset)
+
+    covered = alpha > 0
+    # The cut-off makes any alpha that is not zero at least 1/255, so this division is harmless.
+    depth = torch.where(covered, image[..., -1:] / torch.where(covered, alpha, 1.0), 0.0)
+    normal = torch.nn.functional.normalize(image[..., channels:-1], dim=-1) if normals else None
+    return SplatRenderOutput(image[..., :channels], alpha, depth, normal, radii)
+
+
+def splat_normals(splats: SplatData, cameras: CameraBatch) -> Float[Tensor, "B N 3"]:
+    """Each splat's shortest axis in the world, turned toward each camera."""
+    from renderers.splats_torch import rotation_matrices
+
+    shortest = splats.log_scales.argmin(dim=-1)[:, None, None].expand(-1, 3, 1)
+    axis = rotation_matrices(splats.quaternions).gather(2, shortest).squeeze(-1)
+    toward = cameras.position[:, None] - splats.means[None]
+    away = (toward * axis).sum(dim=-1, keepdim=True) < 0
+    return torch.where(away, -axis, axis)
