@@ -15,15 +15,17 @@ from typing import Any
 
 from dream3d.errors import OutputError
 
+_AGAIN = "free some space and try again; a run that was begun goes on with `dream3d generate --resume`"
 _REASONS = {
-    errno.ENOSPC: "the disk is full; free some space, then go on with `dream3d generate --resume`",
-    errno.EDQUOT: "your disk quota is used up; free some space, then go on with `dream3d generate --resume`",
-    errno.EACCES: "permission denied; choose a directory you may write to with --out",
-    errno.EPERM: "permission denied; choose a directory you may write to with --out",
-    errno.EROFS: "the file system is read-only; choose another place with --out",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one with --out",
-    errno.ENOTDIR: "a part of the path is a file, not a directory; choose another place with --out",
-    errno.EISDIR: "there is a directory of that name; move it away or choose another place with --out",
+    errno.ENOSPC: f"the disk is full; {_AGAIN}",
+    errno.EDQUOT: f"your disk quota is used up; {_AGAIN}",
+    errno.EACCES: "permission denied; choose a directory you may write to (--out)",
+    errno.EPERM: "permission denied; choose a directory you may write to (--out)",
+    errno.EROFS: "the file system is read-only; choose another place (--out)",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one (--out)",
+    errno.ENOTDIR: "a part of the path is a file, not a directory; choose another place (--out)",
+    errno.EEXIST: "a file of that name is in the way; choose another place (--out)",
+    errno.EISDIR: "a directory of that name is in the way; choose another place (--out)",
 }
 
 

@@ -105,7 +105,9 @@ def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
             value = {"initial": value, "final": value}
         try:
             schema = OmegaConf.merge(schema, {key: _plain(value, path)})
-        except OmegaConfBaseException as error:
+            # Text with `${` is typed only when read.
+            OmegaConf.to_container(schema, resolve=True)
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
             raise ConfigError(f"{path} is {value!r}; it must be {type_name(hints[key])}") from error
     for key in fields:
         if OmegaConf.is_missing(schema, key):
