@@ -18,12 +18,12 @@ NoisePredictor = Callable[[Float[Tensor, "B C H W"], Float[Tensor, " B"]], Float
 
 
 @dataclass(frozen=True)
-class Inverted:
-    """Where an inversion arrived.
+class FlowPoint:
+    """A point on a path of the flow.
 
     Attributes:
-        y: z_t / alpha at the target level.
-        t: that level, per sample.
+        y: z_t / alpha.
+        t: the noise level, per sample.
         eps: the predicted noise there.
     """
 
@@ -40,7 +40,7 @@ def noise_level(
 
 
 def euler_step(
-    schedule: NoiseSchedule, start: Inverted, t: Float[Tensor, " B"]
+    schedule: NoiseSchedule, start: FlowPoint, t: Float[Tensor, " B"]
 ) -> Float[Tensor, "B C H W"]:
     """y at level t, reached from `start` in one step along its predicted noise."""
     here, there = noise_level(schedule, start.t, start.y), noise_level(schedule, t, start.y)
@@ -54,7 +54,7 @@ def invert(
     t_end: Float[Tensor, " B"],
     t_start: float,
     steps: int,
-) -> Inverted:
+) -> FlowPoint:
     """Follow the flow from clean latents up to `t_end` in `steps` Euler steps, evenly spaced in t per sample.
 
     Args:
@@ -66,9 +66,9 @@ def invert(
         steps: at least 1.
     """
     first = torch.full_like(t_end, t_start).minimum(t_end)
-    at = Inverted(z, first, predict_eps(per_sample(schedule.alpha(first), z) * z, first))
+    at = FlowPoint(z, first, predict_eps(per_sample(schedule.alpha(first), z) * z, first))
     for j in range(1, steps + 1):
         t = torch.lerp(first, t_end, j / steps)
         y = euler_step(schedule, at, t)
-        at = Inverted(y, t, predict_eps(per_sample(schedule.alpha(t), y) * y, t))
+        at = FlowPoint(y, t, predict_eps(per_sample(schedule.alpha(t), y) * y, t))
     return at

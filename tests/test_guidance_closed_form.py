@@ -14,6 +14,7 @@ from dream3d.schedules import constant
 from dream3d.time_samplers import AnnealedTime
 from guidance import Guidance, Views
 from guidance.ism import ISM
+from guidance.multistep import Multistep
 from guidance.sds import SDS
 
 SCHEDULES = {"cosine": CosineSchedule(), "flow": RectifiedFlowSchedule()}
@@ -122,7 +123,7 @@ def test_where_sds_rests_under_guidance(scale: float, empty_std: float) -> None:
 def test_ism_without_guidance_is_deterministic_and_points_at_the_mean(schedule: str) -> None:
     prior, t, interval = scalar_prior(schedule), 0.5, 0.1
     z = draws(1, COUNT)
-    fine = ISM(constant(1.0), constant(interval), 1e-3, 400, 0.0, "uniform")
+    fine = ISM(constant(1.0), constant(interval), 2e-3, 200, 0.0, "uniform")
     views = scalar_views(z, t, draws(2, COUNT), empty=MEAN)
     got = gradient(fine, prior, views)
     lam_t, lam_s = level(prior, t), level(prior, t - interval)
@@ -143,7 +144,7 @@ def test_ism_overshoots_sds_under_guidance_by_the_known_factor() -> None:
     f = [lam / math.hypot(STD, lam) for lam in (lam_t, lam_s)]
     factor = STD * lam_t / ((STD**2 + lam_t**2) * (f[0] - f[1]))
     rest = scale * MEAN * factor
-    fine = ISM(constant(scale), constant(interval), 1e-3, 500, 0.0, "uniform")
+    fine = ISM(constant(scale), constant(interval), 4e-3, 125, 0.0, "uniform")
 
     def at(x: float) -> float:
         z = torch.tensor([x], dtype=torch.float64)
@@ -153,6 +154,21 @@ def test_ism_overshoots_sds_under_guidance_by_the_known_factor() -> None:
     zero = -at(0.0) / (at(1.0) - at(0.0))
     assert factor > 5
     assert math.isclose(zero, rest, rel_tol=0.05)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_many_steps_of_denoising_end_at_the_flows_own_picture(schedule: str) -> None:
+    prior, t = scalar_prior(schedule), 0.7
+    z, noise = draws(1, COUNT), draws(2, COUNT)
+    lam = level(prior, t)
+    picture = MEAN + STD * (z + lam * noise - MEAN) / math.hypot(STD, lam)
+    views = scalar_views(z, t, noise)
+    errors = [
+        (gradient(Multistep(n, constant(1.0)), prior, views) - (z - picture)).abs().max().item()
+        for n in (1, 10, 60, 300)
+    ]
+    assert errors[0] > 0.2 and errors[-1] < 5e-3
+    assert all(after < before for before, after in pairwise(errors))
 
 
 def test_fixed_noise_at_a_fixed_level_runs_away_as_the_level_falls() -> None:
