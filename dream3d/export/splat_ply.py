@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from dream3d.errors import AssetError
 from dream3d.files import write_bytes
-
-SH_C0 = 0.28209479177387814
-"""Y_0^0; colour = 0.5 + SH_C0 f_dc."""
+from renderers.splats_data import SplatData
+from renderers.splats_sh import rgb_to_sh
 
 _REST = 45
 PROPERTIES = (
@@ -61,6 +61,24 @@ class SplatArrays:
     quaternions: Float[np.ndarray, "N 4"]
     opacity_logits: Float[np.ndarray, " N"]
     sh: Float[np.ndarray, "N K 3"]
+
+
+def splat_arrays(splats: SplatData) -> SplatArrays:
+    """What the renderer draws, as arrays; colours that are the same from everywhere become degree 0."""
+    sh = splats.sh if splats.features is None else rgb_to_sh(splats.features)[:, None]
+    if sh is None or sh.shape[2] != 3:
+        raise AssetError("only splats with three colour channels can be exported")
+
+    def array(tensor: torch.Tensor) -> np.ndarray:
+        return tensor.detach().cpu().float().numpy()
+
+    return SplatArrays(
+        array(splats.means),
+        array(splats.log_scales),
+        array(splats.quaternions),
+        array(splats.opacity_logits),
+        array(sh),
+    )
 
 
 def turned_about_x(splats: SplatArrays) -> SplatArrays:
