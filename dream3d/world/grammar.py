@@ -18,10 +18,10 @@ import numpy as np
 from dream3d.errors import PromptError
 from dream3d.world.catalog import CATEGORIES, PRIMITIVES
 from dream3d.world.colors import COLORS
+from dream3d.world.words import KNOWN_WORDS, LONGEST, PHRASES, RELATIONS, SIDE, Relation
 
 Thing = tuple[str | None, str]
 """A colour, or None where the prompt leaves it open, and a category."""
-Relation = Literal["on", "next to"]
 Split = Literal["seen", "held_out", "all"]
 
 AZIMUTH_WORDS: tuple[str, ...] = (
@@ -36,8 +36,6 @@ AZIMUTH_WORDS: tuple[str, ...] = (
 )
 """In steps of 45 degrees from azimuth 0 toward +X. A camera at +X sees the object's own left."""
 ELEVATION_WORDS: tuple[str, ...] = ("low", "high", "overhead")
-SIDE = "side"
-"""Left or right, where a prompt does not say which."""
 
 STACKABLE: tuple[str, ...] = tuple(n for n, entry in CATEGORIES.items() if entry.stackable)
 SUPPORTS: tuple[str, ...] = tuple(n for n, entry in CATEGORIES.items() if entry.supports)
@@ -110,111 +108,6 @@ VOCABULARY: tuple[str, ...] = tuple(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Words a prompt may use
-
-_COLOR_SYNONYMS = {"grey": "gray", "violet": "purple", "turquoise": "cyan", "aqua": "cyan"}
-_FILLERS = (
-    "a an the one single of please kindly thank thanks you hello hi i me we want would like need to see can could "
-    "show give make create generate draw render build picture photo photograph image drawing rendering model 3d "
-    "object asset this that is it colored coloured color colour"
-)
-# A relation, and whether the object named second comes first.
-_RELATIONS: dict[str, tuple[Relation, bool]] = {
-    "on": ("on", False),
-    "on top of": ("on", False),
-    "atop": ("on", False),
-    "sitting on": ("on", False),
-    "standing on": ("on", False),
-    "resting on": ("on", False),
-    "lying on": ("on", False),
-    "under": ("on", True),
-    "underneath": ("on", True),
-    "beneath": ("on", True),
-    "below": ("on", True),
-    "next to": ("next to", False),
-    "beside": ("next to", False),
-    "near": ("next to", False),
-    "by": ("next to", False),
-    "and": ("next to", False),
-    "left of": ("next to", False),
-    "to the left of": ("next to", False),
-    "right of": ("next to", True),
-    "to the right of": ("next to", True),
-}
-_VIEW_ATOMS = {
-    "front": "front",
-    "frontal": "front",
-    "back": "back",
-    "rear": "back",
-    "left": "left",
-    "right": "right",
-    "low": "low",
-    "high": "high",
-    "overhead": "overhead",
-}
-# These say by themselves that a view is meant; a bare "high" or "left" does not ("a high table").
-_VIEW_PHRASES = {
-    "side": SIDE,
-    "profile": SIDE,
-    "from behind": "back",
-    "from above": "overhead",
-    "from overhead": "overhead",
-    "from below": "low",
-    "from underneath": "low",
-    "top view": "overhead",
-    "top down": "overhead",
-    "from top": "overhead",
-    "from the top": "overhead",
-    "birds eye": "overhead",
-}
-_VIEW_NOUNS = "view viewed views seen from shown angle looking"
-
-
-def _plurals(phrase: str) -> list[str]:
-    if phrase.endswith("y") and phrase[-2] not in "aeiou":
-        return [phrase[:-1] + "ies"]
-    if phrase.endswith(("s", "sh", "ch", "x", "o")):
-        return [phrase + "es", phrase + "s"]
-    if phrase.endswith("man"):
-        return [phrase[:-3] + "men"]
-    return [phrase + "s"]
-
-
-def _phrases() -> dict[tuple[str, ...], tuple[str, str]]:
-    """Every known phrase as a tuple of words, with its kind and meaning; earlier kinds win."""
-    table: dict[tuple[str, ...], tuple[str, str]] = {}
-
-    def add(phrase: str, kind: str, meaning: str) -> None:
-        table.setdefault(tuple(phrase.split()), (kind, meaning))
-
-    for color in COLORS:
-        add(color, "color", color)
-    for phrase, color in _COLOR_SYNONYMS.items():
-        add(phrase, "color", color)
-    for entry in CATEGORIES.values():
-        for phrase in (entry.name, *entry.synonyms):
-            add(phrase, "category", entry.name)
-            for plural in _plurals(phrase):
-                add(plural, "category", entry.name)
-    for phrase in _RELATIONS:
-        add(phrase, "relation", phrase)
-    for phrase, meaning in _VIEW_ATOMS.items():
-        add(phrase, "view", meaning)
-    for phrase, meaning in _VIEW_PHRASES.items():
-        add(phrase, "view phrase", meaning)
-    for phrase in _VIEW_NOUNS.split():
-        add(phrase, "view noun", phrase)
-    for phrase in _FILLERS.split():
-        add(phrase, "filler", phrase)
-    return table
-
-
-_PHRASES = _phrases()
-_LONGEST = max(len(words) for words in _PHRASES)
-_KNOWN_WORDS = sorted({word for words in _PHRASES for word in words})
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Reading
 
 
@@ -225,8 +118,9 @@ def parse(prompt: str) -> Caption:
         PromptError: no object, a word outside the world's language, or a combination the world does not make. The
             message names the words, the nearest known ones and the way to an open vocabulary.
     """
-    tokens = _tokens(_words(prompt))
-    return _Reader(tokens).caption()
+    tokens = [token for token in _tokens(_words(prompt)) if token[0] != "filler"]
+    view = _view(tokens)
+    return replace(_caption(tokens), view=view)
 
 
 def _words(prompt: str) -> list[str]:
@@ -256,8 +150,8 @@ def _tokens(words: Sequence[str]) -> list[tuple[str, str]]:
     unknown: list[str] = []
     place = 0
     while place < len(words):
-        for length in range(min(_LONGEST, len(words) - place), 0, -1):
-            found = _PHRASES.get(tuple(words[place : place + length]))
+        for length in range(min(LONGEST, len(words) - place), 0, -1):
+            found = PHRASES.get(tuple(words[place : place + length]))
             if found is not None:
                 tokens.append(found)
                 place += length
@@ -273,7 +167,7 @@ def _tokens(words: Sequence[str]) -> list[tuple[str, str]]:
 def _unknown_message(words: Sequence[str]) -> str:
     named = []
     for word in words[:_SHOWN_WORDS]:
-        close = difflib.get_close_matches(word[:_SHOWN_LETTERS], _KNOWN_WORDS, n=2, cutoff=0.6)
+        close = difflib.get_close_matches(word[:_SHOWN_LETTERS], KNOWN_WORDS, n=2, cutoff=0.6)
         nearest = f" (nearest known: {', '.join(close)})" if close else ""
         named.append(f"'{_printable(word)}'{nearest}")
     more = len(words) - len(named)
@@ -297,94 +191,87 @@ _WHAT_IT_KNOWS = (
 )
 
 
-class _Reader:
-    """Turns tokens into a caption; every refusal says what was expected."""
-
-    def __init__(self, tokens: Sequence[tuple[str, str]]) -> None:
-        self.tokens = [token for token in tokens if token[0] != "filler"]
-
-    def caption(self) -> Caption:
-        view = self._view()
-        objects: list[Thing] = []
-        relation: tuple[Relation, bool] | None = None
-        color: str | None = None
-        expects_object = True
-        for kind, meaning in self.tokens:
-            if kind.startswith("view"):
-                if color is not None:
-                    raise PromptError(f"the colour '{color}' must stand right before an object")
-            elif kind == "color":
-                if color is not None:
-                    raise PromptError(
-                        f"two colours, '{color}' and '{meaning}', for one object; name one"
-                    )
-                if not expects_object:
-                    raise PromptError(
-                        f"the colour '{meaning}' must stand right before an object, as in 'a {meaning} mug'"
-                    )
-                color = meaning
-            elif kind == "category":
-                if not expects_object:
-                    raise PromptError(
-                        f"'{objects[-1][1]}' and '{meaning}' need 'on' or 'next to' between them"
-                    )
-                objects.append((color, meaning))
-                color, expects_object = None, False
-            else:
-                if color is not None or expects_object:
-                    raise PromptError(f"'{meaning}' must stand between two objects")
-                if relation is not None:
-                    raise PromptError("at most two objects, as in 'a red cube on a blue sphere'")
-                relation, expects_object = _RELATIONS[meaning], True
-        return self._checked(objects, relation, color, view)
-
-    def _checked(
-        self,
-        objects: list[Thing],
-        relation: tuple[Relation, bool] | None,
-        color: str | None,
-        view: str,
-    ) -> Caption:
-        if not objects:
-            what = f"a colour ('{color}') but no object" if color else "no object"
-            raise PromptError(
-                f"the prompt names {what}; try 'a {color or 'red'} mug'. {_WHAT_IT_KNOWS}"
-            )
-        if relation is None:
-            return Caption((objects[0],), None, view)
-        if len(objects) < 2:
-            raise PromptError(
-                f"'{relation[0]}' needs a second object, as in 'a cat {relation[0]} a table'"
-            )
-        if relation[1]:
-            objects = objects[::-1]
-        for _, name in objects:
-            if name not in STACKABLE:
+def _caption(tokens: Sequence[tuple[str, str]]) -> Caption:
+    """Colours, objects and a relation in order; every refusal says what was expected."""
+    objects: list[Thing] = []
+    relation: str | None = None
+    color: str | None = None
+    expects_object = True
+    for kind, meaning in tokens:
+        if kind == "category":
+            if not expects_object:
+                other = objects[-1][1]
+                raise PromptError(f"'{other}' and '{meaning}' need 'on' or 'next to' between them")
+            objects.append((color, meaning))
+            color, expects_object = None, False
+        elif color is not None:
+            if kind == "color":
                 raise PromptError(
-                    f"the embedded prior knows '{name}' alone, not in a pair; pairs are made of {', '.join(STACKABLE)}"
+                    f"two colours, '{color}' and '{meaning}', for one object; name one"
                 )
-        if relation[0] == "on" and objects[1][1] not in SUPPORTS:
-            raise PromptError(
-                f"nothing stands on '{objects[1][1]}' in the embedded prior's world; choose one of {', '.join(SUPPORTS)}"
-            )
-        return Caption(tuple(objects), relation[0], view)
-
-    def _view(self) -> str:
-        """Canonical view words from all view tokens, which must stand together with a word that announces them."""
-        atoms: list[str] = []
-        run: list[tuple[str, str]] = []
-        for token in [*self.tokens, ("end", "")]:
-            if token[0].startswith("view"):
-                run.append(token)
-                continue
-            bare = [meaning for kind, meaning in run if kind == "view"]
-            if bare and len(bare) == len(run):
+            raise PromptError(_color_place(color))
+        elif kind == "color":
+            if not expects_object:
+                raise PromptError(_color_place(meaning))
+            color = meaning
+        elif kind == "relation":
+            if expects_object:
                 raise PromptError(
-                    f"'{bare[0]}' is understood of the view only; write it at the end, as in 'a mug, {bare[0]} view'"
+                    f"'{meaning}' must stand between two objects, as in 'a cat on a table'"
                 )
-            atoms += [meaning for kind, meaning in run if kind != "view noun"]
-            run = []
-        return _view_from_atoms(list(dict.fromkeys(atoms)))
+            if relation is not None:
+                raise PromptError("at most two objects, as in 'a red cube on a blue sphere'")
+            relation, expects_object = meaning, True
+    if not objects:
+        what = f"a colour ('{color}') but no object" if color else "no object"
+        raise PromptError(
+            f"the prompt names {what}; try '{_thing_text(color or 'red', 'mug')}'. {_WHAT_IT_KNOWS}"
+        )
+    if relation is None:
+        return Caption(tuple(objects))
+    if expects_object:
+        raise PromptError(f"'{relation}' needs a second object, as in 'a cat {relation} a table'")
+    canonical, reverse = RELATIONS[relation]
+    return _pair(objects[::-1] if reverse else objects, canonical)
+
+
+def _color_place(color: str) -> str:
+    return f"the colour '{color}' must stand right before an object, as in '{_thing_text(color, 'mug')}'"
+
+
+def _pair(objects: Sequence[Thing], relation: Relation) -> Caption:
+    for _, name in objects:
+        if name not in STACKABLE:
+            raise PromptError(
+                f"the embedded prior knows '{name}' alone, not in a pair; pairs are made of "
+                f"{', '.join(STACKABLE)}"
+            )
+    lower = objects[1][1]
+    if relation == "on" and lower not in SUPPORTS:
+        raise PromptError(
+            f"nothing stands on '{lower}' in the embedded prior's world; choose one of "
+            f"{', '.join(SUPPORTS)}"
+        )
+    return Caption(tuple(objects), relation)
+
+
+def _view(tokens: Sequence[tuple[str, str]]) -> str:
+    """Canonical view words from all view tokens; bare ones must stand beside a word that announces a view."""
+    atoms: list[str] = []
+    run: list[tuple[str, str]] = []
+    for token in [*tokens, ("end", "")]:
+        if token[0].startswith("view"):
+            run.append(token)
+            continue
+        bare = [meaning for kind, meaning in run if kind == "view"]
+        if bare and len(bare) == len(run):
+            raise PromptError(
+                f"'{bare[0]}' is understood of the view only; write it at the end, as in "
+                f"'a mug, {bare[0]} view'"
+            )
+        atoms += [meaning for kind, meaning in run if kind != "view noun"]
+        run = []
+    return _view_from_atoms(atoms)
 
 
 def _view_from_atoms(atoms: Sequence[str]) -> str:

@@ -1,15 +1,16 @@
 """A contact sheet of the world: every category from several sides, drawn from the true geometry."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dream3d.cameras import orbit_cameras
-from dream3d.errors import OutputError, PromptError
+from dream3d.errors import PromptError
+from dream3d.files import make_directory, write_bytes
 from dream3d.registry import suggestion
 from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import Caption
@@ -79,29 +80,16 @@ def _strip(
     caption = Caption(((color, name),))
     thing = build_object(caption, np.random.default_rng(seed))
     cameras = orbit_cameras([a for _, a, _ in SIDES], [e for _, _, e in SIDES], size=size)
-    images = render_object(thing, cameras, lit=lit).over(
-        cameras.c2w.new_tensor(_PAPER).div(255.0).mul(0.86)
-    )
+    backdrop = torch.tensor(_PAPER).view(1, 1, 3) * (0.86 / 255.0)  # dark enough to set off white
+    images = render_object(thing, cameras, lit=lit).over(backdrop)
     pixels = (images.clamp(0, 1).numpy() * 255.0).round().astype(np.uint8)  # [V, H, W, 3]
     front = "" if not CATEGORIES[name].has_front else " (front)"
     return Image.fromarray(np.concatenate(list(pixels), axis=1)), f"{thing.colors[0]} {name}{front}"
 
 
 def _write_png(image: Image.Image, path: Path) -> Path:
-    """Writes through a temporary file, so that no half-written picture is ever seen."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write '{path}': {error.strerror}; choose another path or free space"
-        ) from error
+    make_directory(path.parent)
+    write_bytes(path, buffer.getvalue())
     return path

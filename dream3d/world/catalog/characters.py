@@ -186,7 +186,7 @@ CREAM_PANEL = (0.93, 0.93, 0.86)
     "gray blue red orange cyan",
     has_front=True,
     stackable=True,
-    synonyms="android head",
+    synonyms="android head, robots head",
 )
 def robot_head(rng: np.random.Generator, color: str) -> list[Part]:
     """One big box head: lamp eyes, grille mouth, ear bolts, antenna, neck."""
