@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from dream3d.errors import ConfigError
 
 T = TypeVar("T")
+Entry = TypeVar("Entry", bound=type)
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -30,17 +31,17 @@ class Registry(Generic[T]):
         self._entries: dict[str, type[T]] = {}
         self._discovered = False
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str) -> Callable[[Entry], Entry]:
         """Class decorator that files the class under `name` and stores the name on it as `registered_name`."""
 
-        def add(entry: type[T]) -> type[T]:
+        def add(entry: Entry) -> Entry:
             taken = self._entries.get(name)
             if taken is not None and taken.__qualname__ != entry.__qualname__:
                 raise ValueError(
                     f"{self.kind} name '{name}' is already used by {taken.__qualname__}"
                 )
             self._entries[name] = entry
-            entry.registered_name = name  # type: ignore[attr-defined]
+            entry.registered_name = name
             return entry
 
         return add
