@@ -1,6 +1,7 @@
 """Whether the evaluator can be trusted: its accuracy on fresh true renders."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ class Accuracy:
 
     Attributes:
         category, color: of images of one object or two; with two, both must be right.
+        both: category and colour at once.
         relation: how many objects there are and how they stand.
         view: the side, within 15 degrees of a bin's centre, of single front-marked objects.
         marker: whether the front's mark is in view, where that is clear.
@@ -37,6 +39,7 @@ class Accuracy:
 
     category: float
     color: float
+    both: float
     relation: float
     view: float
     marker: float
@@ -63,17 +66,23 @@ class _Tally:
     labels: dict[str, torch.Tensor]
 
 
-def measure_accuracy(evaluator: Evaluator, objects: int = 1000, seed: int = 0) -> Accuracy:
-    """Read fresh objects of all combinations, lit, each from four sides over random backgrounds.
+def measure_accuracy(
+    evaluator: Evaluator,
+    objects: int = 1000,
+    seed: int = 0,
+    draw: Callable[[np.random.Generator], Caption] = draw_caption,
+) -> Accuracy:
+    """Read fresh objects, lit, each from four sides over random backgrounds.
 
     Args:
         evaluator: what is measured.
-        objects: how many; one in four is a pair.
+        objects: how many.
         seed: of the objects, sides and backgrounds.
+        draw: what they are, colours named; the default draws all combinations evenly, one in four a pair.
     """
     rng = np.random.default_rng([seed, 77])
     generator = torch.Generator().manual_seed(seed)
-    tallies = [_read_one(evaluator, rng, generator) for _ in range(objects)]
+    tallies = [_read_one(evaluator, draw(rng), rng, generator) for _ in range(objects)]
     recalls = [recall(t.caption, t.reading) for t in tallies]
     right, asked, marker_right, marker_asked = 0.0, 0, 0, 0
     for tally in tallies:
@@ -87,6 +96,7 @@ def measure_accuracy(evaluator: Evaluator, objects: int = 1000, seed: int = 0) -
     return Accuracy(
         category=torch.cat([r.category for r in recalls]).mean().item(),
         color=torch.cat([r.color for r in recalls]).mean().item(),
+        both=torch.cat([r.category * r.color for r in recalls]).mean().item(),
         relation=relation.float().mean().item(),
         view=right / max(asked, 1),
         marker=marker_right / max(marker_asked, 1),
@@ -96,8 +106,10 @@ def measure_accuracy(evaluator: Evaluator, objects: int = 1000, seed: int = 0) -
     )
 
 
-def _read_one(evaluator: Evaluator, rng: np.random.Generator, generator: torch.Generator) -> _Tally:
-    thing = build_object(draw_caption(rng), rng)
+def _read_one(
+    evaluator: Evaluator, caption: Caption, rng: np.random.Generator, generator: torch.Generator
+) -> _Tally:
+    thing = build_object(caption, rng)
     offset = rng.uniform(-15.0, 15.0, 4)
     azimuth = torch.from_numpy((45.0 * rng.integers(8, size=4) + offset) % 360.0).float()
     elevation = torch.from_numpy(rng.uniform(-10.0, 60.0, 4)).float()
