@@ -3,6 +3,7 @@
 import numpy as np
 import trimesh
 from skimage.measure import marching_cubes
+from trimesh.visual import ColorVisuals
 
 from dream3d.world.render import HasSolid, solid_of
 from dream3d.world.solid import Solid, part_distance, signed_distance, solid_bounds
@@ -41,7 +42,7 @@ def object_mesh(thing: Solid | HasSolid, resolution: int = 128) -> trimesh.Trime
     mesh = _without_crevices(mesh, (3.0 * cell) ** 3)
     _, part = signed_distance(solid, np.asarray(mesh.vertices))
     colors = np.rint(255.0 * np.append(solid.color[part], np.ones((len(part), 1)), axis=1))
-    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=colors.astype(np.uint8))
+    mesh.visual = ColorVisuals(mesh, vertex_colors=colors.astype(np.uint8))
     return mesh
 
 

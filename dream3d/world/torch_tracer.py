@@ -130,8 +130,9 @@ def _trace(solids: SolidBatch, cameras: CameraBatch, light: Light) -> tuple[Tens
     spans = torch.full((*solids.kind.shape, ray.shape[1], 4), FAR, device=ray.device)
     spans[..., 1::2] = -FAR
     for kind in (BOX, ELLIPSOID, FRUSTUM, TORUS, CAPSULE, PRISM):
-        chosen = (solids.kind == kind).nonzero(as_tuple=True)  # M pairs of solid and part
-        if len(chosen[0]):
+        owners, places = (solids.kind == kind).nonzero(as_tuple=True)  # M pairs of solid and part
+        chosen = (owners, places)
+        if len(owners):
             spans[chosen] = _crossings(solids, kind, chosen, eye, ray, exits)
     t, part = _first_surface(solids, spans)
 

@@ -5,7 +5,8 @@ refined by marching along their exact distance inside that interval. The visible
 cuts then follows from the intervals alone, with no marching through empty space. Ray directions have unit depth, so the
 ray parameter is the z-depth. Edges are supersampled where neighbouring pixels disagree.
 
-The kernel holds no state and releases the GIL; Numba keeps the compiled code on disk.
+The kernel holds no state and releases the GIL; Numba keeps the compiled code on disk. All of it is in one file because
+that cache notices changes of a function's own file only.
 """
 
 import math
@@ -206,13 +207,14 @@ def _march(kind, core, rounding, o, d, t, end, sign):
 
 
 @_compiled
-def _crossings(kind, size, core, rounding, o, d, exits):
+def _crossings(kind, size, core, rounding, o, d, exits, limit):
     """The (up to two) intervals of a ray inside a part; an absent one is (FAR, -FAR).
 
-    Where an interval ends is worked out only when `exits` asks for it.
+    Where an interval ends is worked out only when `exits` asks for it; without, one that starts beyond `limit` may be
+    left out.
     """
     t0, t1 = _interval(kind, size, o, d)
-    if t0 > t1 or t1 <= 0.0:
+    if t0 > t1 or t1 <= 0.0 or (t0 >= limit and not exits):
         return FAR, -FAR, FAR, -FAR
     if kind != TORUS and rounding == 0.0:
         return t0, t1, FAR, -FAR
@@ -339,30 +341,53 @@ def _prepare(parts, c2w, b):
 
 
 @_compiled
+def _may_meet(parts, i, ray, length):
+    """Whether a ray passes through a part's bounding sphere and toward it; `length` is the ray's squared."""
+    along = (
+        parts[i, TO_EYE] * ray[0] + parts[i, TO_EYE + 1] * ray[1] + parts[i, TO_EYE + 2] * ray[2]
+    )
+    clearance = parts[i, CLEARANCE]
+    return along * along >= clearance * length and (along <= 0.0 or clearance <= 0.0)
+
+
+@_compiled
+def _meets_cut(parts, ray, length):
+    """Whether a ray passes through any carving part (its sharp form, which holds the rounded one)."""
+    for i in range(len(parts)):
+        if parts[i, CARVE] > 0.0 and _may_meet(parts, i, ray, length):
+            eye = (parts[i, LOCAL_EYE], parts[i, LOCAL_EYE + 1], parts[i, LOCAL_EYE + 2])
+            t0, t1 = _interval(
+                int(parts[i, KIND]), _size(parts, i), eye, _rotated_ray(parts, i, ray)
+            )
+            if t0 <= t1:
+                return True
+    return False
+
+
+@_compiled
 def _nearest(parts, has_carve, ray, spans, active):
     """(t, part) of the first surface along one ray of the camera that `parts` is prepared for."""
     length = ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]
+    cut = has_carve and _meets_cut(parts, ray, length)
     best, winner, count = FAR, -1, 0
     for i in range(len(parts)):
-        x, y, z = parts[i, TO_EYE], parts[i, TO_EYE + 1], parts[i, TO_EYE + 2]
-        along, clearance = x * ray[0] + y * ray[1] + z * ray[2], parts[i, CLEARANCE]
-        if along * along < clearance * length or (along > 0.0 and clearance > 0.0):
-            continue  # passes outside the part's bounding sphere, or leads away from it
+        if not _may_meet(parts, i, ray, length) or (parts[i, CARVE] > 0.0 and not cut):
+            continue
         eye = (parts[i, LOCAL_EYE], parts[i, LOCAL_EYE + 1], parts[i, LOCAL_EYE + 2])
         kind, rounding = int(parts[i, KIND]), parts[i, ROUNDING]
         ray_local = _rotated_ray(parts, i, ray)
         t0, t1, t2, t3 = _crossings(
-            kind, _size(parts, i), _core(parts, i), rounding, eye, ray_local, has_carve
+            kind, _size(parts, i), _core(parts, i), rounding, eye, ray_local, cut, best
         )
         if t0 >= FAR:
             continue
-        if has_carve:
+        if cut:
             spans[i, 0], spans[i, 1], spans[i, 2], spans[i, 3] = t0, t1, t2, t3
             active[count] = i
             count += 1
-        if 0.0 < t0 < best:
+        elif 0.0 < t0 < best:
             best, winner = t0, i
-    if has_carve and count > 0:
+    if cut:
         return _first_surface(parts, spans, active, count)
     return best, winner
 
