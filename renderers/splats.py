@@ -1,4 +1,4 @@
-"""Render 3D Gaussian splats: elliptical weighted averaging, sorted front to back (Zwicker et al. 2001, Kerbl et al. 2023).
+"""Render 3D Gaussian splats: elliptical weighted averaging, front to back (Zwicker et al. 2001, Kerbl et al. 2023).
 
 Two backends share one definition to the letter: a readable torch reference (any device, any float type) and a fast
 numba one (CPU, float32). A splat's footprint ends exactly where its alpha falls under 1/255, so tiles are only a

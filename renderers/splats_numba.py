@@ -118,13 +118,13 @@ class _Rasterize(torch.autograd.Function):
             used,
         ) = ctx.kept
         workers = set_workers()
-        columns = projection.SCREEN_GRADIENTS + image.shape[3]
+        columns = projection.SCREEN_GRADIENTS + max(image.shape[3], raster.BLOCK)
         pair_grad = np.zeros((len(entry_pair), columns), np.float32)
         raster.rasterize_tiles_backward(
             screen, box, colors, *lists, entry_pair, tiles_x, workers, image, through, used,
             _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
         )  # fmt: skip
-        means, log_scales, quaternions, logits = raw
+        means, log_scales, quaternions, _ = raw
         grads = [np.zeros_like(value) for value in (*raw, colors)]
         grad_offset = np.zeros((*screen.shape[:2], 2) if ctx.has_offset else (0, 0, 2), np.float32)
         projection.project_backward(

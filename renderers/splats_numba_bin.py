@@ -85,7 +85,7 @@ def count_pairs(screen, box, tiles_x, splat_count, tile_count):
 def fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_pair):
     """Deal the splats to their tiles, nearest first.
 
-    Args:
+    Shapes:
         pair_start: [B * N + 1] first pair of each splat.
         tile_start: [B * T + 1] first entry of each tile's list.
         entry_splat, entry_pair: [P] outputs, a list entry's splat and pair number.

@@ -12,7 +12,7 @@ from numba import njit, prange
 from renderers.splats_data import ALPHA_CUT, LOG_SCALE_MAX, LOG_SCALE_MIN, LOW_PASS
 
 CX, CY, ALONG, SHEAR, ACROSS, OPACITY, DEPTH, RADIUS = range(8)
-"""Columns of a projected splat: centre [px], inverse covariance as a Cholesky factor, opacity, z-depth, half-extent [px].
+"""Columns of a projected splat: centre [px], inverse covariance (Cholesky), opacity, z-depth, half-extent [px].
 
 The exponent at offset (dx, dy) is -(u^2 + v^2) / 2 with u = ALONG dx + SHEAR dy, v = ACROSS dy: never positive and, for
 needles, free of the cancellation that a dx^2 + 2 b dx dy + c dy^2 suffers in float32.
@@ -130,7 +130,7 @@ def project(
 ):
     """Fill `screen` [B, N, 8] and the pixel boxes `box` [B, N, 4] (x0, x1, y0, y1; empty where not seen).
 
-    Args:
+    Shapes:
         cameras: [B, 20] float64, packed.
         offset: [B, N, 2], or [0, 0, 2] for none.
         near: smallest visible depth.
@@ -260,13 +260,13 @@ def project_backward(
 ):  # fmt: skip
     """Sum every splat's pair gradients in a fixed order and carry them to its parameters.
 
-    Args:
+    Shapes:
         pair_start: [B * N + 1]; splat g of camera b owns pairs pair_start[b N + g] up to the next entry.
-        pair_grad: [P, 6 + C + 1]; the last column is d/d depth.
+        pair_grad: [P, >= 6 + C + 1]; column 6 + C is d/d depth.
         grad_features: [V, N, C] with V = 1 or B; zero on entry, like every output.
     """
     n, views, columns = means.shape[0], cameras.shape[0], pair_grad.shape[1]
-    channels = columns - SCREEN_GRADIENTS - 1
+    channels = grad_features.shape[2]
     shared = grad_features.shape[0] == 1
     for worker in prange(workers):
         total, grad_cov, grad_mean = np.empty(columns), np.empty(6), np.empty(3)
@@ -289,7 +289,13 @@ def project_backward(
                     grad_features[target, g, c] += total[SCREEN_GRADIENTS + c]
                 grad_logits[g] += total[0] * (1.0 - screen[b, g, OPACITY])
                 gx, gy = _screen_backward(
-                    cameras[b], means[g], cov, total, total[columns - 1], grad_cov, grad_mean
+                    cameras[b],
+                    means[g],
+                    cov,
+                    total,
+                    total[SCREEN_GRADIENTS + channels],
+                    grad_cov,
+                    grad_mean,
                 )
                 if grad_offset.shape[0] > 0:
                     grad_offset[b, g, 0], grad_offset[b, g, 1] = gx, gy

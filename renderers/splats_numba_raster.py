@@ -1,7 +1,8 @@
 """Numba: composite one 16x16 tile at a time, front to back, and the hand-written backward pass.
 
-Inner loops run over the 16 pixels of a tile row, branch-free on plain float32 arrays, because that is what the
-compiler turns into vector instructions: no `min`/`max`/`and` (they become branches), no flattened indices.
+Everything of a tile lies in one flat float32 array, plane after plane of 256 pixels at constant offsets, and the inner
+loops index it with unsigned integers and select instead of branching: the form the compiler turns into one vector
+loop without overlap tests. (Two-dimensional arrays, signed indices, `min`, `max` or `and` each undo that.)
 
 Backward, also front to back. With w_i = a_i T_i and the value v_i = <feature_i, dL/dpixel> + dL/dalpha of splat i,
     dL/da_i = T_i v_i - R_i / (1 - a_i),   R_i = sum over j > i of w_j v_j.
@@ -59,43 +60,125 @@ def _exp(x):
     return p * p
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _weigh(through, weight, columns, y0, y1, mx, my, along, shear, across, opacity):
-    """Rows y0..y1 of one splat in one tile: fill its `weight` and lower the transmittance `through` [16, 16]."""
-    for y in range(y0, y1):
-        dy = F(y) + HALF - my
-        constant, sheared = -HALF * (across * dy) * (across * dy), shear * dy
-        for x in range(16):
-            dx = columns[x] - mx
-            u = along * dx + sheared
-            power = constant - HALF * u * u
-            power = power if power > POWER_MIN else POWER_MIN
-            alpha = opacity * _exp(power)
-            alpha = alpha if alpha < ALPHA_MAX else ALPHA_MAX
-            alpha = alpha if alpha >= ALPHA_CUT else ZERO
-            ahead = through[y, x]
-            alpha = alpha if ahead >= TRANSMITTANCE_CUT else ZERO
-            w = alpha * ahead
-            weight[y, x] = w
-            through[y, x] = ahead - w
+# Planes of a tile. The first BLOCK channels have planes of their own in the same array; more live in a second array.
+BLOCK = 4
+PIXELS = TILE * TILE
+COLUMN, ROW, THROUGH, WEIGHT, VALUE, REST, CHANNEL0, CHANNEL1, CHANNEL2, CHANNEL3 = (
+    np.uint64(PIXELS * plane) for plane in range(10)
+)
+PLANES = 10
+WIDE = np.uint64(TILE)
+
+
+@njit(cache=True)
+def _new_tile():
+    """The planes of a tile, with the pixel centres filled in."""
+    tile = np.zeros(PLANES * PIXELS, np.float32)
+    for p in range(PIXELS):
+        tile[p] = p % TILE + HALF
+        tile[PIXELS + p] = p // TILE + HALF
+    return tile
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _add(target, weight, y0, y1, value):
-    """target += value * weight over rows y0..y1."""
-    for y in range(y0, y1):
-        for x in range(16):
-            target[y, x] += value * weight[y, x]
+def _composite(t, y0, y1, mx, my, along, shear, across, opacity, f0, f1, f2, f3):
+    """Rows y0..y1 of one splat in one tile: fill its weights, lower the transmittance, add four channels."""
+    for p in range(np.uint64(y0) * WIDE, np.uint64(y1) * WIDE):
+        dy = t[p + ROW] - my
+        u = along * (t[p + COLUMN] - mx) + shear * dy
+        v = across * dy
+        power = -HALF * (u * u + v * v)
+        power = power if power > POWER_MIN else POWER_MIN
+        alpha = opacity * _exp(power)
+        alpha = alpha if alpha < ALPHA_MAX else ALPHA_MAX
+        alpha = alpha if alpha >= ALPHA_CUT else ZERO
+        ahead = t[p + THROUGH]
+        alpha = alpha if ahead >= TRANSMITTANCE_CUT else ZERO
+        w = alpha * ahead
+        t[p + THROUGH] = ahead - w
+        t[p + WEIGHT] = w
+        t[p + CHANNEL0] += w * f0
+        t[p + CHANNEL1] += w * f1
+        t[p + CHANNEL2] += w * f2
+        t[p + CHANNEL3] += w * f3
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _opaque(through):
+def _composite_backward(t, y0, y1, mx, my, along, shear, across, opacity, f0, f1, f2, f3, out):
+    """One splat in one tile: the first ten gradients of the pair into `out`.
+
+    On entry the channel planes hold dL/dpixel, VALUE what the other channels and alpha add to v, REST R_{i-1}. Sums
+    over pixels of q = dL/dpower times 1, dx, dy, dx^2, dx dy, dy^2, then of w dL/dpixel for each of four channels.
+    """
+    s0, s1, s2, s3, s4, s5 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    c0, c1, c2, c3 = ZERO, ZERO, ZERO, ZERO
+    for p in range(np.uint64(y0) * WIDE, np.uint64(y1) * WIDE):
+        dx = t[p + COLUMN] - mx
+        dy = t[p + ROW] - my
+        u = along * dx + shear * dy
+        v = across * dy
+        power = -HALF * (u * u + v * v)
+        power = power if power > POWER_MIN else POWER_MIN
+        raw = opacity * _exp(power)
+        alpha = raw if raw < ALPHA_MAX else ALPHA_MAX
+        alpha = alpha if alpha >= ALPHA_CUT else ZERO
+        ahead = t[p + THROUGH]
+        alpha = alpha if ahead >= TRANSMITTANCE_CUT else ZERO
+        w = alpha * ahead
+        g0, g1, g2, g3 = t[p + CHANNEL0], t[p + CHANNEL1], t[p + CHANNEL2], t[p + CHANNEL3]
+        value = t[p + VALUE] + f0 * g0 + f1 * g1 + f2 * g2 + f3 * g3
+        rest = t[p + REST] - w * value
+        t[p + REST] = rest
+        t[p + THROUGH] = ahead - w
+        t[p + WEIGHT] = w
+        q = alpha * (ahead * value - rest / (ONE - alpha))
+        q = q if raw < ALPHA_MAX else ZERO
+        s0 += q
+        s1 += q * dx
+        s2 += q * dy
+        s3 += q * dx * dx
+        s4 += q * dx * dy
+        s5 += q * dy * dy
+        c0 += w * g0
+        c1 += w * g1
+        c2 += w * g2
+        c3 += w * g3
+    out[0], out[1], out[2], out[3], out[4], out[5] = s0, s1, s2, s3, s4, s5
+    out[6], out[7], out[8], out[9] = c0, c1, c2, c3
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _add(target, start, source, offset, y0, y1, value):
+    """target[start + p] += value * source[offset + p] over rows y0..y1."""
+    for p in range(np.uint64(y0) * WIDE, np.uint64(y1) * WIDE):
+        target[p + start] += value * source[p + offset]
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _dot(t, grad, offset, y0, y1):
+    """Sum over rows y0..y1 of the weights times a plane of `grad`."""
+    total = ZERO
+    for p in range(np.uint64(y0) * WIDE, np.uint64(y1) * WIDE):
+        total += t[p + WEIGHT] * grad[p + offset]
+    return total
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _opaque(t):
     """Whether no pixel of the tile accepts another splat."""
     most = ZERO
-    for y in range(16):
-        for x in range(16):
-            most = through[y, x] if through[y, x] > most else most
+    for p in range(np.uint64(PIXELS)):
+        through = t[p + THROUGH]
+        most = through if through > most else most
     return most < TRANSMITTANCE_CUT
+
+
+@njit(cache=True)
+def _load_values(features, g, depth, values):
+    """A splat's channels: its features, then its depth, then zeros."""
+    for c in range(features.shape[1]):
+        values[c] = features[g, c]
+    values[features.shape[1]] = depth
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -104,127 +187,71 @@ def rasterize_tiles(
 ):
     """Composite all tiles of all cameras.
 
-    Args:
-        features: [V, N, C], V = 1 or B.
-        image: [B, H, W, C + 1] output, z-depth last; through_image: [B, H, W] output, what shines through.
-        used: [B * T] output, list entries looked at before the tile was opaque.
+    `features` are [V, N, C] with V = 1 or B. Outputs: `image` [B, H, W, C + 1] with z-depth last, `through_image`
+    [B, H, W] what shines through, `used` [B T] the list entries looked at before a tile was opaque.
     """
     views, height, width, channels = image.shape
     tiles = (len(tile_start) - 1) // views
     for worker in prange(workers):
-        columns = np.empty(TILE, np.float32)
-        for x in range(TILE):
-            columns[x] = x + HALF
-        through, weight = np.empty((TILE, TILE), np.float32), np.empty((TILE, TILE), np.float32)
-        sums = np.empty((channels, TILE, TILE), np.float32)
+        t, values = _new_tile(), np.zeros(max(channels, BLOCK), np.float32)
+        more = np.zeros(max(channels - BLOCK, 0) * PIXELS, np.float32)
         for index in range(worker, views * tiles, workers):
             b, tile = index // tiles, index % tiles
             left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
             source = features[b if features.shape[0] > 1 else 0]
-            through[:] = ONE
-            sums[:] = ZERO
+            t[THROUGH:WEIGHT] = ONE
+            t[CHANNEL0:] = ZERO
+            more[:] = ZERO
             first, last = tile_start[index], tile_start[index + 1]
             entry = first
             while entry < last:
                 g = entry_splat[entry]
                 s = screen[b, g]
+                _load_values(source, g, s[DEPTH], values)
                 y0, y1 = max(box[b, g, 2] - top, 0), min(box[b, g, 3] - top, TILE)
-                mx, my = s[CX] - F(left), s[CY] - F(top)
-                _weigh(
-                    through,
-                    weight,
-                    columns,
-                    y0,
-                    y1,
-                    mx,
-                    my,
-                    s[ALONG],
-                    s[SHEAR],
-                    s[ACROSS],
-                    s[OPACITY],
-                )
-                for c in range(channels - 1):
-                    _add(sums[c], weight, y0, y1, source[g, c])
-                _add(sums[channels - 1], weight, y0, y1, s[DEPTH])
+                _composite(
+                    t, y0, y1, s[CX] - F(left), s[CY] - F(top), s[ALONG], s[SHEAR], s[ACROSS], s[OPACITY],
+                    values[0], values[1], values[2], values[3],
+                )  # fmt: skip
+                for c in range(BLOCK, channels):
+                    _add(more, np.uint64((c - BLOCK) * PIXELS), t, WEIGHT, y0, y1, values[c])
                 entry += 1
-                if (entry - first) % CHECK_EVERY == 0 and _opaque(through):
+                if (entry - first) % CHECK_EVERY == 0 and _opaque(t):
                     break
             used[index] = entry - first
             for y in range(min(TILE, height - top)):
                 for x in range(min(TILE, width - left)):
-                    through_image[b, top + y, left + x] = through[y, x]
-                    for c in range(channels):
-                        image[b, top + y, left + x, c] = sums[c, y, x]
+                    p = y * TILE + x
+                    through_image[b, top + y, left + x] = t[THROUGH + np.uint64(p)]
+                    for c in range(min(channels, BLOCK)):
+                        image[b, top + y, left + x, c] = t[CHANNEL0 + np.uint64(c * PIXELS + p)]
+                    for c in range(BLOCK, channels):
+                        image[b, top + y, left + x, c] = more[(c - BLOCK) * PIXELS + p]
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _weigh_backward(
-    through, weight, value, rest, columns, y0, y1, mx, my, along, shear, across, opacity, out
+def _load_gradients(
+    grad_image, grad_alpha, image, through_image, b, top, left, t, more, alpha_plane
 ):
-    """Like `_weigh`, and the sums of q = dL/dpower times 1, dx, dy, dx^2, dx dy, dy^2 into `out`.
-
-    `value` is v_i per pixel; `rest` holds R_{i-1} on entry and R_i on return.
-    """
-    sq, sqx, sqy, sqxx, sqxy, sqyy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-    for y in range(y0, y1):
-        dy = F(y) + HALF - my
-        constant, sheared = -HALF * (across * dy) * (across * dy), shear * dy
-        row, row_x, row_xx = ZERO, ZERO, ZERO
-        for x in range(16):
-            dx = columns[x] - mx
-            u = along * dx + sheared
-            power = constant - HALF * u * u
-            power = power if power > POWER_MIN else POWER_MIN
-            raw = opacity * _exp(power)
-            alpha = raw if raw < ALPHA_MAX else ALPHA_MAX
-            alpha = alpha if alpha >= ALPHA_CUT else ZERO
-            ahead = through[y, x]
-            alpha = alpha if ahead >= TRANSMITTANCE_CUT else ZERO
-            w = alpha * ahead
-            behind = rest[y, x] - w * value[y, x]
-            weight[y, x] = w
-            through[y, x] = ahead - w
-            rest[y, x] = behind
-            q = alpha * (ahead * value[y, x] - behind / (ONE - alpha))
-            q = q if raw < ALPHA_MAX else ZERO
-            row += q
-            row_x += q * dx
-            row_xx += q * dx * dx
-        sq += row
-        sqx += row_x
-        sqxx += row_xx
-        sqy += row * dy
-        sqxy += row_x * dy
-        sqyy += row * dy * dy
-    out[0], out[1], out[2], out[3], out[4], out[5] = sq, sqx, sqy, sqxx, sqxy, sqyy
-
-
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _dot(weight, grad, y0, y1):
-    """Sum of weight * grad over rows y0..y1."""
-    total = ZERO
-    for y in range(y0, y1):
-        row = ZERO
-        for x in range(16):
-            row += weight[y, x] * grad[y, x]
-        total += row
-    return total
-
-
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _load_gradients(grad_image, grad_alpha, image, through_image, b, top, left, grads, rest):
-    """One tile's pixel gradients, channel first (alpha last), and R_0 = <everything composited, its gradient>."""
+    """One tile's pixel gradients, and R_0 = <everything composited, its gradient>; zero beyond the image."""
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
-    grads[:] = ZERO
-    rest[:] = ZERO
+    t[CHANNEL0:] = ZERO
+    t[REST:CHANNEL0] = ZERO
+    alpha_plane[:] = ZERO
+    more[:] = ZERO
     for y in range(min(TILE, height - top)):
         for x in range(min(TILE, width - left)):
-            total = (ONE - through_image[b, top + y, left + x]) * grad_alpha[b, top + y, left + x]
+            p = y * TILE + x
+            alpha_plane[p] = grad_alpha[b, top + y, left + x]
+            total = (ONE - through_image[b, top + y, left + x]) * alpha_plane[p]
             for c in range(channels):
-                grads[c, y, x] = grad_image[b, top + y, left + x, c]
-                total += grads[c, y, x] * image[b, top + y, left + x, c]
-            grads[channels, y, x] = grad_alpha[b, top + y, left + x]
-            rest[y, x] = total
+                grad = grad_image[b, top + y, left + x, c]
+                total += grad * image[b, top + y, left + x, c]
+                if c < BLOCK:
+                    t[CHANNEL0 + np.uint64(c * PIXELS + p)] = grad
+                else:
+                    more[(c - BLOCK) * PIXELS + p] = grad
+            t[REST + np.uint64(p)] = total
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -234,40 +261,41 @@ def rasterize_tiles_backward(
 ):  # fmt: skip
     """Every (splat, tile) pair's gradient: six sums for the screen ellipse, then one per channel (depth last).
 
-    Args:
-        grad_image: [B, H, W, C + 1]; grad_alpha: [B, H, W].
-        pair_grad: [P, 6 + C + 1] output, zero on entry.
+    The forward pass's arguments and outputs, then `grad_image` [B, H, W, C + 1] and `grad_alpha` [B, H, W]. Output:
+    `pair_grad` [P, 6 + max(C + 1, 4)], zero on entry; columns beyond 6 + C + 1 are padding.
     """
     views, channels = image.shape[0], image.shape[3]
     tiles = (len(tile_start) - 1) // views
     for worker in prange(workers):
-        columns = np.empty(TILE, np.float32)
-        for x in range(TILE):
-            columns[x] = x + HALF
-        through, weight = np.empty((TILE, TILE), np.float32), np.empty((TILE, TILE), np.float32)
-        value, rest = np.empty((TILE, TILE), np.float32), np.empty((TILE, TILE), np.float32)
-        grads = np.empty((channels + 1, TILE, TILE), np.float32)
+        t, values = _new_tile(), np.zeros(max(channels, BLOCK), np.float32)
+        alpha_plane = np.empty(PIXELS, np.float32)
+        more = np.zeros(max(channels - BLOCK, 0) * PIXELS, np.float32)
         for index in range(worker, views * tiles, workers):
             if used[index] == 0:
                 continue
             b, tile = index // tiles, index % tiles
             left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
             source = features[b if features.shape[0] > 1 else 0]
-            through[:] = ONE
-            _load_gradients(grad_image, grad_alpha, image, through_image, b, top, left, grads, rest)
+            t[THROUGH:WEIGHT] = ONE
+            _load_gradients(
+                grad_image, grad_alpha, image, through_image, b, top, left, t, more, alpha_plane
+            )
+            t[VALUE:REST] = alpha_plane
             first = tile_start[index]
             for entry in range(first, first + used[index]):
                 g = entry_splat[entry]
                 s, out = screen[b, g], pair_grad[entry_pair[entry]]
+                _load_values(source, g, s[DEPTH], values)
                 y0, y1 = max(box[b, g, 2] - top, 0), min(box[b, g, 3] - top, TILE)
-                value[y0:y1] = grads[channels, y0:y1]
-                for c in range(channels - 1):
-                    _add(value, grads[c], y0, y1, source[g, c])
-                _add(value, grads[channels - 1], y0, y1, s[DEPTH])
-                mx, my = s[CX] - F(left), s[CY] - F(top)
-                _weigh_backward(
-                    through, weight, value, rest, columns, y0, y1, mx, my,
-                    s[ALONG], s[SHEAR], s[ACROSS], s[OPACITY], out,
+                if channels > BLOCK:
+                    t[VALUE:REST] = alpha_plane
+                for c in range(BLOCK, channels):
+                    _add(t, VALUE, more, np.uint64((c - BLOCK) * PIXELS), y0, y1, values[c])
+                _composite_backward(
+                    t, y0, y1, s[CX] - F(left), s[CY] - F(top), s[ALONG], s[SHEAR], s[ACROSS], s[OPACITY],
+                    values[0], values[1], values[2], values[3], out,
                 )  # fmt: skip
-                for c in range(channels):
-                    out[SCREEN_GRADIENTS + c] = _dot(weight, grads[c], y0, y1)
+                for c in range(BLOCK, channels):
+                    out[SCREEN_GRADIENTS + c] = _dot(
+                        t, more, np.uint64((c - BLOCK) * PIXELS), y0, y1
+                    )

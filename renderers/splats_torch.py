@@ -67,9 +67,7 @@ def screen_covariance(
 ) -> Float[Tensor, "N 2 2"]:
     """Covariance in px^2 after the local affine approximation of the projection, low-pass included.
 
-    Args:
-        point: centres in camera coordinates, z > 0.
-        covariance: in the world.
+    `point` holds centres in camera coordinates (z > 0), `covariance` is in the world.
     """
     K = cameras.K[b]
     x, y, z = point.unbind(dim=-1)
