@@ -78,7 +78,7 @@ def show(scene: Scene, evaluator: Evaluator) -> Shown:
 @torch.no_grad()
 def rendered(scene: Scene, cameras: CameraBatch, batch: int = 8) -> RenderOutput:
     """Renders on the CPU, a few at a time."""
-    device = next(iter(scene.parameters().values())).device
+    device = next((p.device for p in scene.parameters().values()), torch.device("cpu"))
     parts = [
         scene.render(cameras[slice(i, i + batch)].to(device)) for i in range(0, len(cameras), batch)
     ]
