@@ -1,0 +1,100 @@
+"""From the procedural world to what one training step needs."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.prior_training.config import TrainingConfig
+from dream3d.prompts import with_view
+from dream3d.world.dataset import Mix, sample_batch
+from dream3d.world.grammar import SIDE
+
+Told = Literal["joint", "camera", "text"]
+"""What a step's samples are told: text, camera and each other; text and camera; text alone."""
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """N * V images of N objects, object by object.
+
+    Attributes:
+        images: sRGB in [0, 1].
+        token_ids: of the captions, some empty, some with view words.
+        cameras: of every image.
+        told: which of these the network gets to see.
+    """
+
+    images: Float[Tensor, "B S S 3"]
+    token_ids: Int[Tensor, "B L"]
+    cameras: CameraBatch
+    told: Told
+
+
+def token_ids(tokenizer: Any, captions: list[str]) -> Int[Tensor, "B L"]:
+    """Padded ids of captions."""
+    return tokenizer(
+        captions,
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
+
+
+def view_phrase(words: str, rng: np.random.Generator) -> str:
+    """View words as a prompt might give them: in full, or coarser ("left" or "side" for "high left")."""
+    if rng.random() < 0.75:
+        return words
+    azimuth = words.removeprefix("low ").removeprefix("high ")
+    return SIDE if azimuth in ("left", "right") and rng.random() < 0.5 else azimuth
+
+
+def draw_told(config: TrainingConfig, rng: np.random.Generator) -> Told:
+    """Which kind of step comes next."""
+    if rng.random() < config.joint_share:
+        return "joint"
+    return "camera" if rng.random() < config.camera_share else "text"
+
+
+def draw_batch(config: TrainingConfig, tokenizer: Any, rng: np.random.Generator) -> TrainingBatch:
+    """Fresh objects, views and captions.
+
+    In a joint step the caption is dropped for all views of an object or for none, as it will be in guidance.
+    """
+    mix = Mix(config.pair_share, config.primitive_share, config.front_share, config.colorless_share)
+    size = config.architecture.image_size
+    world = sample_batch(rng, config.objects, config.views, size, split="seen", mix=mix)
+    told = draw_told(config, rng)
+    captions: list[str] = []
+    for caption, views in zip(world.captions, world.views, strict=True):
+        dropped = rng.random(len(views)) < config.caption_drop
+        dropped = dropped[:1].repeat(len(views)) if told == "joint" else dropped
+        for view, drop in zip(views, dropped, strict=True):
+            named = rng.random() < config.view_words_share
+            text = with_view(caption, view_phrase(view, rng)) if named else caption
+            captions.append("" if drop else text)
+    return TrainingBatch(
+        world.images.flatten(0, 1), token_ids(tokenizer, captions), world.cameras, told
+    )
+
+
+def even_times(
+    count: int, power: float, generator: torch.Generator, repeat: int = 1
+) -> Float[Tensor, " B"]:
+    """Noise levels t in (0, 1], one draw from each of `count` equal slices, in random order.
+
+    Args:
+        count: distinct levels.
+        power: t = u^power; below 1 favours high noise.
+        generator: on the CPU.
+        repeat: how often each level stands in a row (views that share theirs).
+    """
+    u = (
+        torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+    ) / count
+    return (u**power).repeat_interleave(repeat)
