@@ -100,8 +100,8 @@ def check_splats(splats: SplatData) -> None:
         if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
             bad = int((~torch.isfinite(value.detach().reshape(n, -1))).any(dim=1).sum())
             raise NumericsError(
-                f"{bad} of {n} splats have {name} that are not finite; lower the learning rate, or drop them "
-                "with dream3d.scenes.splats_export.finite_splats"
+                f"{bad} of {n} splats have {name} that are not finite; lower the learning rate, or drop those "
+                "splats before rendering"
             )
     if splats.features is not None and splats.features.ndim != 2:
         raise ConfigError(

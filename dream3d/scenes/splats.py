@@ -1,0 +1,329 @@
+"""3D Gaussian splats as a scene: the representation of choice on a CPU."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.errors import CheckpointError, ConfigError
+from dream3d.rendering import RenderOutput
+from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.splats_density import (
+    AdaptiveRules,
+    Edit,
+    apply_edit,
+    densify,
+    exploration_noise,
+    relocate,
+)
+from dream3d.schedules import Ramp, constant
+from renderers.splats import SplatData, render_splats
+from renderers.splats_sh import C0, rgb_to_sh
+
+STATISTICS = ("gradient_sum", "gradient_count")
+
+
+@SCENES.register("splats")
+@dataclass(frozen=True)
+class SplatsConfig(SceneConfig):
+    """3D Gaussian splats.
+
+    Attributes:
+        count: splats at the start.
+        max_count: splats at most.
+        sh_degree: 0 (the same colour from everywhere) to 3.
+        init: "sphere" fills a ball, denser toward its centre; "surface" covers its surface.
+        init_radius: of that ball, in world units.
+        init_opacity: opacity of every splat at the start, in (0, 1).
+        init_scale: initial size relative to the mean spacing of the splats.
+        init_color: grey level, to which a little noise is added.
+        lr_means, lr_scales, lr_quaternions, lr_opacities, lr_colors: Adam's learning rates over the stage, for means in
+            world units, scales and opacities in raw (log, logit) units, colours in [0, 1] units. Coefficients of
+            degree > 0 move at a twentieth of the colours' rate.
+        density: "relocate" (3DGS-MCMC), "adaptive" (clone, split, prune) or "none".
+        density_from, density_to: fractions of the stage between which it acts.
+        density_every: steps between two times it acts.
+        growth: "relocate": share of splats added each time, within max_count.
+        noise: "relocate": exploration noise relative to the means' learning rate.
+        split_gradient: "adaptive": mean screen gradient above which a splat is cloned or split.
+        split_scale: "adaptive": width in world units that separates splitting from cloning.
+        prune_opacity, prune_scale: "adaptive": fainter or wider splats are removed.
+        opacity_reset_every: "adaptive": steps between two times all opacities are lowered to at most 0.1; 0 is never.
+        weight_scale: penalty on the mean splat size.
+        weight_opacity: penalty on the mean opacity, which lets superfluous splats die.
+        weight_entropy: penalty on the binary entropy of the rendered alpha, which makes pixels decide.
+        weight_tv_rgb, weight_tv_depth: total variation of the rendered colour and depth.
+        backend: renderer backend: "auto", "numba", "torch".
+    """
+
+    count: int = 4000
+    max_count: int = 6000
+    sh_degree: int = 0
+    init: Literal["sphere", "surface"] = "sphere"
+    init_radius: float = 0.6
+    init_opacity: float = 0.1
+    init_scale: float = 0.8
+    init_color: float = 0.5
+    lr_means: Ramp = field(default_factory=lambda: Ramp(0.01, 0.001))
+    lr_scales: Ramp = field(default_factory=lambda: Ramp(0.02, 0.01))
+    lr_quaternions: Ramp = field(default_factory=lambda: Ramp(0.02, 0.01))
+    lr_opacities: Ramp = field(default_factory=lambda: constant(0.05))
+    lr_colors: Ramp = field(default_factory=lambda: Ramp(0.02, 0.01))
+    density: Literal["relocate", "adaptive", "none"] = "relocate"
+    density_from: float = 0.05
+    density_to: float = 0.8
+    density_every: int = 20
+    growth: float = 0.05
+    noise: float = 20.0
+    split_gradient: float = 2e-4
+    split_scale: float = 0.05
+    prune_opacity: float = 0.01
+    prune_scale: float = 0.4
+    opacity_reset_every: int = 0
+    weight_scale: float = 0.01
+    weight_opacity: float = 0.01
+    weight_entropy: float = 0.0
+    weight_tv_rgb: float = 0.0
+    weight_tv_depth: float = 0.0
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        limits = {
+            "count": (1, 10_000_000),
+            "max_count": (self.count, 10_000_000),
+            "sh_degree": (0, 3),
+            "init_radius": (1e-3, 10.0),
+            "init_opacity": (0.005, 0.99),
+            "init_scale": (1e-3, 100.0),
+            "init_color": (0.0, 1.0),
+            "density_from": (0.0, self.density_to),
+            "density_to": (0.0, 1.0),
+            "density_every": (1, 1_000_000),
+            "growth": (0.0, 10.0),
+            "opacity_reset_every": (0, 1_000_000),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"scene.{name} is {value}; choose a value from {low:g} to {high:g}"
+                )
+        for name, allowed in (
+            ("init", ("sphere", "surface")),
+            ("density", ("relocate", "adaptive", "none")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
+                )
+
+    def create(self, generator: torch.Generator, device: torch.device) -> "Splats":
+        """A cloud of identical round splats with random orientations."""
+        n = self.count
+        direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
+        share = torch.rand(n, 1, generator=generator)
+        # Volume element r^2 dr: share^(1/3) would be uniform; the square root crowds the centre.
+        radius = share.sqrt() if self.init == "sphere" else torch.ones(n, 1)
+        spacing = (
+            (4.0 / 3.0 * math.pi / n) ** (1 / 3)
+            if self.init == "sphere"
+            else math.sqrt(4 * math.pi / n)
+        )
+        rgb = self.init_color + 0.05 * torch.randn(n, 1, 3, generator=generator)
+        raw = {
+            "means": self.init_radius * radius * direction,
+            "log_scales": torch.full(
+                (n, 3), math.log(self.init_scale * self.init_radius * spacing)
+            ),
+            "quaternions": torch.randn(n, 4, generator=generator),
+            "opacities": torch.full((n,), math.log(self.init_opacity / (1.0 - self.init_opacity))),
+            "colors": rgb_to_sh(rgb.clamp(0.0, 1.0)),
+        }
+        if self.sh_degree > 0:
+            raw["colors_rest"] = torch.zeros(n, (self.sh_degree + 1) ** 2 - 1, 3)
+        return Splats(self, {name: value.to(device) for name, value in raw.items()})
+
+
+class Splats(Scene):
+    """Optimisable splats. Colours are degree-0 spherical-harmonic coefficients, kept within [0, 1] as colours.
+
+    Args:
+        config: settings.
+        raw: raw parameters by name, see `SplatsConfig.create`.
+    """
+
+    def __init__(self, config: SplatsConfig, raw: dict[str, Tensor]) -> None:
+        self.config = config
+        self._parameters = {name: torch.nn.Parameter(value) for name, value in raw.items()}
+        self._statistics = self._fresh_statistics()
+        # Screen offsets of the renders since the last density control, with the image size they were made at.
+        self._probes: list[tuple[Tensor, int]] = []
+
+    def _fresh_statistics(self) -> dict[str, Tensor]:
+        zeros = torch.zeros(len(self), device=self._parameters["means"].device)
+        return {name: zeros.clone() for name in STATISTICS}
+
+    def __len__(self) -> int:
+        return len(self._parameters["means"])
+
+    @property
+    def splats(self) -> SplatData:
+        """The current splats, with gradient history."""
+        p = self._parameters
+        sh = (
+            torch.cat([p["colors"], p["colors_rest"]], dim=1) if "colors_rest" in p else p["colors"]
+        )
+        return SplatData(p["means"], p["log_scales"], p["quaternions"], p["opacities"], sh=sh)
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self._parameters)
+
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        c = self.config
+        colors = c.lr_colors(progress) / C0
+        rates = {
+            "means": c.lr_means(progress),
+            "log_scales": c.lr_scales(progress),
+            "quaternions": c.lr_quaternions(progress),
+            "opacities": c.lr_opacities(progress),
+            "colors": colors,
+            "colors_rest": colors / 20.0,
+        }
+        return {name: rates[name] for name in self._parameters}
+
+    def render(self, cameras: CameraBatch) -> RenderOutput:
+        probe = None
+        if self.config.density == "adaptive" and torch.is_grad_enabled():
+            like = self._parameters["means"]
+            probe = torch.zeros(len(cameras), len(self), 2, device=like.device, requires_grad=True)
+            self._probes.append((probe, max(cameras.height, cameras.width)))
+        return render_splats(self.splats, cameras, self.config.backend, screen_offset=probe)
+
+    def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
+        c, p = self.config, self._parameters
+        terms: dict[str, Float[Tensor, ""]] = {}
+        if c.weight_scale > 0:
+            terms["scale"] = c.weight_scale * p["log_scales"].exp().mean()
+        if c.weight_opacity > 0:
+            terms["opacity"] = c.weight_opacity * p["opacities"].sigmoid().mean()
+        if c.weight_entropy > 0:
+            alpha = output.alpha.clamp(1e-3, 1.0 - 1e-3)
+            entropy = -(alpha * alpha.log() + (1 - alpha) * (1 - alpha).log())
+            terms["entropy"] = c.weight_entropy * entropy.mean()
+        if c.weight_tv_rgb > 0:
+            terms["tv_rgb"] = c.weight_tv_rgb * total_variation(output.rgb)
+        if c.weight_tv_depth > 0:
+            # Weighted by alpha, or the jump to the background's zero would dominate.
+            terms["tv_depth"] = c.weight_tv_depth * total_variation(
+                output.depth * output.alpha.detach()
+            )
+        return terms
+
+    def density_control(
+        self,
+        optimizer: torch.optim.Optimizer,
+        progress: float,
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        c = self.config
+        with torch.no_grad():
+            self._parameters["colors"].clamp_(
+                rgb_to_sh(torch.tensor(0.0)), rgb_to_sh(torch.tensor(1.0))
+            )
+            acts = c.density_from <= progress <= c.density_to
+            due = acts and (step + 1) % c.density_every == 0
+            if c.density == "relocate":
+                if due:
+                    self._apply(optimizer, relocate(self._raw(), c.max_count, c.growth, generator))
+                if acts and c.noise > 0:
+                    amount = c.noise * c.lr_means(progress)
+                    self._parameters["means"].add_(
+                        exploration_noise(self._raw(), amount, generator)
+                    )
+            elif c.density == "adaptive":
+                self._collect()
+                if due:
+                    self._apply(optimizer, self._densified(generator))
+                if acts and c.opacity_reset_every and (step + 1) % c.opacity_reset_every == 0:
+                    self._parameters["opacities"].clamp_(max=math.log(0.1 / 0.9))
+
+    def _raw(self) -> dict[str, Tensor]:
+        return {name: value.detach() for name, value in self._parameters.items()}
+
+    def _apply(self, optimizer: torch.optim.Optimizer, edit: Edit | None) -> None:
+        if edit is None:
+            return
+        self._parameters = apply_edit(optimizer, self._parameters, edit)
+        self._statistics = self._fresh_statistics()
+
+    def _collect(self) -> None:
+        """Add the screen gradients of the last step's renders to the statistics."""
+        for probe, size in self._probes:
+            # A probe without a gradient belongs to a skipped step or to a render nobody differentiated.
+            if (
+                probe.grad is None
+                or probe.shape[1] != len(self)
+                or not torch.isfinite(probe.grad).all()
+            ):
+                continue
+            norm = probe.grad.norm(dim=-1) * (0.5 * size)
+            self._statistics["gradient_sum"] += norm.sum(dim=0)
+            self._statistics["gradient_count"] += (norm > 0).sum(dim=0)
+        self._probes = []
+
+    def _densified(self, generator: torch.Generator) -> Edit:
+        c = self.config
+        rules = AdaptiveRules(
+            c.split_gradient, c.split_scale, c.prune_opacity, c.prune_scale, c.max_count
+        )
+        mean = self._statistics["gradient_sum"] / self._statistics["gradient_count"].clamp_min(1.0)
+        return densify(self._raw(), mean, rules, generator)
+
+    def state(self) -> dict[str, Tensor]:
+        values = {**self._parameters, **self._statistics}
+        return {name: value.detach().clone() for name, value in values.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        expected = {*self._parameters, *STATISTICS}
+        if set(state) != expected:
+            raise CheckpointError(
+                f"the checkpoint's splats have {', '.join(sorted(state))}; expected {', '.join(sorted(expected))}. "
+                "It belongs to another scene or spherical-harmonic degree; start a new run"
+            )
+        counts = {len(value) for value in state.values()}
+        if len(counts) != 1:
+            raise CheckpointError(
+                f"the checkpoint's splat tensors disagree in number: {sorted(counts)}; use an older checkpoint"
+            )
+        like = self._parameters["means"]
+        for name, old in self._parameters.items():
+            if state[name].shape[1:] != old.shape[1:]:
+                raise CheckpointError(
+                    f"the checkpoint's {name} have shape {list(state[name].shape)}, expected [N, "
+                    f"{', '.join(map(str, old.shape[1:]))}]; start a new run"
+                )
+        self._parameters = {
+            name: torch.nn.Parameter(state[name].to(like, copy=True)) for name in self._parameters
+        }
+        self._statistics = {name: state[name].to(like, copy=True) for name in STATISTICS}
+        self._probes = []
+
+
+def total_variation(image: Float[Tensor, "B H W C"]) -> Float[Tensor, ""]:
+    """Mean absolute difference of neighbouring pixels."""
+    return (image[:, 1:] - image[:, :-1]).abs().mean() + (
+        image[:, :, 1:] - image[:, :, :-1]
+    ).abs().mean()
+
+
+def exportable(splats: SplatData, min_opacity: float = 0.01) -> SplatData:
+    """The splats worth writing to a file: finite in every parameter and at least `min_opacity` opaque."""
+    good = splats.opacity_logits.sigmoid() >= min_opacity
+    for value in splats.tensors().values():
+        good &= torch.isfinite(value.reshape(len(splats), -1)).all(dim=1)
+    return splats.detach().select(good)
