@@ -36,15 +36,11 @@ def generate(
     Raises:
         dream3d.errors.Dream3DError: anything you can cure; the message says how.
     """
-    from dream3d.config import config_to_yaml, load_config
-    from dream3d.generation import generate_into
-    from dream3d.run_directory import RunDirectory
+    from dream3d.config import load_config
+    from dream3d.generation import generate_run
 
     config = load_config(preset, overrides or {}, prompt, negative_prompt, seed)
-    run = RunDirectory.create(
-        config.prompt, config_to_yaml(config), None if out is None else Path(out)
-    )
-    return generate_into(config, run, on_step)
+    return generate_run(config, None if out is None else Path(out), on_step)
 
 
 def resume(

@@ -33,7 +33,7 @@ def entries(kind: str) -> list[dict[str, Any]]:
     if kind == "presets":
         return [_preset(name) for name in preset_names()]
     if kind == "renderers":
-        return [_backend(backend) for backend in BACKENDS]
+        return sorted(map(_backend, BACKENDS), key=lambda entry: entry["name"])
     if kind == "systems":
         return _modules("systems")
     if kind in _REGISTRIES:

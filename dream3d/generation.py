@@ -1,6 +1,6 @@
 """From a configuration to a finished run directory: the optimisation, its log and previews, the exports, the record.
 
-The command line, the Python API and the web page all come through `generate_into`.
+The command line, the Python API and the web page all come through `generate_run` and `resume_run`.
 """
 
 import datetime
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 import dream3d
-from dream3d.config import load_config_file
+from dream3d.config import config_to_yaml, load_config_file
 from dream3d.errors import Cancelled, Dream3DError
 from dream3d.export.assets import export_all
 from dream3d.export.pictures import write_preview
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
-from dream3d.run import run_system
+from dream3d.run import resolve_device, run_system
 from dream3d.run_directory import RunDirectory
 from dream3d.scenes.base import Scene
 from dream3d.train import StepReport
@@ -90,13 +90,14 @@ class _Recorder:
         run: RunDirectory,
         resumed: bool,
         phases: Phases,
+        began: float,
         on_step: Callable[[StepReport], None] | None,
     ) -> None:
         self.run = run
         self.fresh = not resumed
         self.phases = phases
         self.on_step = on_step
-        self.began = time.perf_counter()
+        self.began = began
         self.first_preview_seconds: float | None = None
 
     def __call__(self, report: StepReport) -> None:
@@ -124,39 +125,67 @@ def _finite(value: float) -> float | None:
     return float(value) if abs(float(value)) < float("inf") else None
 
 
-def generate_into(
+def generate_run(
     config: RunConfig,
-    run: RunDirectory,
+    out: Path | None = None,
     on_step: Callable[[StepReport], None] | None = None,
-    resume: bool = False,
     should_stop: Callable[[], bool] | None = None,
-    prior: Prior | None = None,
 ) -> GenerationResult:
-    """Run `config` and leave everything in `run`; `result.json` is true at every moment.
+    """Run `config` in a new directory. A prompt or a prior that cannot be used is refused before anything is written.
 
     Args:
-        config: what to do; equal to the directory's config.yaml.
-        run: its directory.
+        config: what to do.
+        out: the run directory, new or empty; None makes one below `outputs`.
         on_step: told after every step; may raise `Cancelled`.
-        resume: go on from the newest checkpoint.
         should_stop: asked after every step; True stops with a checkpoint and exports of what there is.
-        prior: an already loaded one, for many runs in one process.
 
     Raises:
-        Dream3DError: the run failed; `result.json` says so too, and what was made is kept.
+        Dream3DError: see `dream3d.errors`.
     """
+    began = time.perf_counter()
+    phases = Phases()
+    with phases("load"):
+        prior = config.prior.load(resolve_device(config.device))
+        for prompt in (config.prompt, config.negative_prompt):
+            if prompt or prompt is config.prompt:
+                prior.check_prompt(prompt)
+    run = RunDirectory.create(config.prompt, config_to_yaml(config), out)
     with run.locked():
-        return _generate(config, run, on_step, resume, should_stop, prior)
+        return _work(config, run, phases, began, on_step, should_stop, prior)
 
 
-def _generate(
+def resume_run(
+    path: Path,
+    on_step: Callable[[StepReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> GenerationResult:
+    """Go on with the run in `path` until it is done; a run that is done already is returned as it is.
+
+    Raises:
+        ConfigError: there is no run in `path`, or another process works on it.
+        CheckpointError: its checkpoints cannot be used.
+    """
+    run = RunDirectory.open(path)
+    config = load_config_file(run.config_path)
+    with run.locked():
+        record = run.read_record()
+        if record.get("status") == "done":
+            return _result(run, record)
+        began = time.perf_counter()
+        return _work(config, run, Phases(), began, on_step, should_stop, None)
+
+
+def _work(
     config: RunConfig,
     run: RunDirectory,
+    phases: Phases,
+    began: float,
     on_step: Callable[[StepReport], None] | None,
-    resume: bool,
     should_stop: Callable[[], bool] | None,
     prior: Prior | None,
 ) -> GenerationResult:
+    """Optimise, export, and keep `result.json` true at every moment. Without a `prior` the run is resumed."""
+    resume = prior is None
     before = run.read_record() if resume else {}
     record: dict[str, Any] = {
         "status": "running",
@@ -173,10 +202,9 @@ def _generate(
         "warnings": [],
         "error": None,
     }
-    began, spent = time.perf_counter(), float(record["seconds"] or 0.0)
+    spent = float(record["seconds"] or 0.0)
     run.write_record(record)
-    phases = Phases()
-    recorder = _Recorder(run, resume, phases, on_step)
+    recorder = _Recorder(run, resume, phases, began, on_step)
 
     def close(status: str) -> dict[str, Any]:
         record["status"] = status
@@ -190,7 +218,9 @@ def _generate(
         made = run_system(config, run.path, recorder, resume, should_stop, prior)
         record["steps"]["done"] = made.steps
         problems = export_all(made.scene, run.path, phases)
-        record["phases"] = {k: round(v, 3) for k, v in {**made.phases, **phases.seconds}.items()}
+        for name, spent_in in made.phases.items():
+            phases.seconds[name] = phases.seconds.get(name, 0.0) + spent_in
+        record["phases"] = {name: round(value, 3) for name, value in phases.seconds.items()}
         stopped = made.status == "cancelled"
         if problems and not stopped:
             raise problems[0]
@@ -219,22 +249,3 @@ def _result(
         record=record,
         scene=scene,
     )
-
-
-def resume_run(
-    path: Path,
-    on_step: Callable[[StepReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> GenerationResult:
-    """Go on with the run in `path` until it is done; a run that is done already is returned as it is.
-
-    Raises:
-        ConfigError: there is no run in `path`.
-        CheckpointError: its checkpoints cannot be used.
-    """
-    run = RunDirectory.open(path)
-    config = load_config_file(run.config_path)
-    record = run.read_record()
-    if record.get("status") == "done":
-        return _result(run, record)
-    return generate_into(config, run, on_step, True, should_stop)

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import dream3d
-from dream3d.cli.options import Command, Outcome, Parser, UsageError
+from dream3d.cli.options import Command, Outcome, Parser, UsageError, say
 from dream3d.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     stop = StopRequest()
     with stop.listening():
         if not arguments.quiet:
-            print(f"dream3d {dream3d.__version__}: loading", file=sys.stderr, flush=True)
+            say("loading")
         result = _resume(arguments, stop) if arguments.resume else _generate(arguments, stop)
     if arguments.profile:
         print(profile_table(result.record.get("phases", {}), result.seconds), file=sys.stderr)
@@ -135,16 +134,11 @@ def _configuration(arguments: argparse.Namespace) -> "RunConfig":
 
 def _generate(arguments: argparse.Namespace, stop: StopRequest) -> "GenerationResult":
     config = _configuration(arguments)
-    from dream3d.config import config_to_yaml
-    from dream3d.generation import generate_into
-    from dream3d.run_directory import RunDirectory
+    from dream3d.generation import generate_run
 
-    directory = RunDirectory.create(config.prompt, config_to_yaml(config), arguments.out)
     progress = Progress([stage.steps for stage in config.stages])
     try:
-        return generate_into(
-            config, directory, None if arguments.quiet else progress, should_stop=stop
-        )
+        return generate_run(config, arguments.out, None if arguments.quiet else progress, stop)
     finally:
         progress.close()
 

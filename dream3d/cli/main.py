@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import dream3d
 from dream3d.cli.options import Parser, UsageError, split_at_dashes
 from dream3d.errors import Dream3DError
+from dream3d.registry import suggestion
 
 FORMAT_VERSION = 1
 
@@ -23,8 +24,10 @@ COMMANDS = {
     "config": ("dream3d.cli.show", "print a preset with every setting resolved"),
     "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),
     "evaluate": ("dream3d.cli.evaluate", "measure a run against the truth"),
-    "prior": ("dream3d.cli.prior", "train, sample or evaluate the embedded prior"),
-    "world": ("dream3d.cli.world", "look at the procedural world"),
+    "prior train": ("dream3d.cli.prior", "train the embedded prior"),
+    "prior sample": ("dream3d.cli.prior", "draw pictures from a prior"),
+    "prior evaluate": ("dream3d.cli.prior", "measure the embedded prior"),
+    "world show": ("dream3d.cli.world", "draw the procedural world's categories"),
 }
 
 HELP = f"""usage: dream3d COMMAND [options]
@@ -36,7 +39,7 @@ Text becomes a 3D asset:
   dream3d generate -- "--a prompt that begins with dashes"
 
 commands:
-{chr(10).join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())}
+{chr(10).join(f"  {name:15} {summary}" for name, (_, summary) in COMMANDS.items())}
 
 `dream3d COMMAND --help` tells more. Every command takes --json: one JSON object on standard output.
 """
@@ -70,13 +73,11 @@ def _run(arguments: list[str]) -> int:
         if arguments[0] == "--version":
             print(f"dream3d {dream3d.__version__}")
             return 0
-        name = arguments[0]
-        if name not in COMMANDS:
-            raise UsageError(_unknown_command(name))
+        name, rest = _command(arguments)
         module = importlib.import_module(COMMANDS[name][0])
         parser = Parser(prog=f"dream3d {name}")
         run = module.add_options(name, parser)
-        options, literal = split_at_dashes(arguments[1:])
+        options, literal = split_at_dashes(rest)
         parsed = parser.parse_intermixed_args(options)
         parsed.literal = literal
         # Whatever a library prints goes to standard error: standard output belongs to the result.
@@ -97,10 +98,29 @@ def _run(arguments: list[str]) -> int:
         return 2
 
 
-def _unknown_command(name: str) -> str:
-    if " " in name:
-        return f'unknown command {name!r}; a prompt goes after `generate`: dream3d generate "a red mug"'
-    return f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}"
+def _command(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command's name, one word or two, and its arguments.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    for words in (1, 2):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, arguments[words:]
+    first = arguments[0]
+    group = [name for name in COMMANDS if name.startswith(f"{first} ")]
+    if group:
+        raise UsageError(
+            f"`dream3d {first}` is a group of commands; choose one of {', '.join(group)}"
+        )
+    if " " in first:
+        raise UsageError(
+            f'unknown command {first!r}; a prompt goes after `generate`: dream3d generate "a red mug"'
+        )
+    raise UsageError(
+        f"unknown command {first!r}; choose one of {', '.join(COMMANDS)}.{suggestion(first, list(COMMANDS))}"
+    )
 
 
 def printable(text: str) -> str:

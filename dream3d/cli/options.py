@@ -1,10 +1,12 @@
 """What the commands share: a parser that raises instead of exiting, and the shape of an outcome."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import dream3d
 from dream3d.errors import Dream3DError
 
 
@@ -45,6 +47,11 @@ class Parser(argparse.ArgumentParser):
         if "argument" in message or "unrecognized" in message:
             hint = " (text that begins with a dash goes after `--`)"
         raise UsageError(f"{message}{hint}; see `{self.prog} --help`")
+
+
+def say(what: str) -> None:
+    """A first sign of life on standard error, before anything slow is imported."""
+    print(f"dream3d {dream3d.__version__}: {what}", file=sys.stderr, flush=True)
 
 
 def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -9,9 +9,8 @@ from dream3d.cli.options import Command, Outcome, Parser, UsageError
 def add_options(name: str, parser: Parser) -> Command:
     """Declare the command's options; returns what runs it."""
     parser.description = "A contact sheet of the world's categories, each from several sides."
-    parser.usage = f"dream3d {name} show [options] [CATEGORY ...]"
     add = parser.add_argument
-    add("words", nargs="*", metavar="show [CATEGORY ...]", help="categories to draw (default: all)")
+    add("words", nargs="*", metavar="CATEGORY", help="categories to draw (default: all)")
     add("--out", type=Path, default=Path("outputs/world.png"), help="PNG file to write")
     add("--color", help="one colour for everything (default: a typical one for each)")
     add("--size", type=int, default=72, help="side of one picture in pixels, 16 to 512")
@@ -23,8 +22,6 @@ def add_options(name: str, parser: Parser) -> Command:
 def run(arguments: argparse.Namespace) -> Outcome:
     """Draw the sheet."""
     words = [*arguments.words, *arguments.literal]
-    if not words or words[0] != "show":
-        raise UsageError("`dream3d world` has one command: dream3d world show")
     if not 16 <= arguments.size <= 512:
         raise UsageError(f"--size is {arguments.size}; choose 16 to 512 pixels")
     if arguments.seed < 0:
@@ -43,7 +40,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     make_directory(arguments.out.parent)
     path = contact_sheet(
         arguments.out,
-        words[1:] or None,
+        words or None,
         arguments.color,
         arguments.size,
         seed=arguments.seed,
