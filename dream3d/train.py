@@ -46,7 +46,7 @@ class StepReport:
     Attributes:
         step: steps done in this stage, counted from 1.
         steps: steps of this stage.
-        loss: guidance term plus regularisers.
+        loss: guidance term (per view and latent entry) plus regularisers.
         metrics: the guidance's metrics, the regularisers' values, `skipped`.
         images: the views of this step over their backgrounds, detached.
         scene: the scene itself, for previews.
@@ -150,14 +150,16 @@ def train_stage(
             background = stage.background(stage.views, size, progress, state.generator).to(device)
             output = scene.render(cameras)
             images = output.over(background)
-            if stage.pixel_clip > 0.0:
-                images.register_hook(lambda grad: clip_pixels(grad, stage.pixel_clip))
         with phases("prior"):
             z = prior.encode(images)
+            if stage.pixel_clip > 0.0:
+                bound = stage.pixel_clip / z[0].numel()
+                images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
             guided = stage.guidance(prior, probe(stage, prior, prompts, z, cameras, state))
         with phases("backward"):
             terms = scene.regularisation(output, progress)
-            loss = gradient_as_loss(z, guided.grad) + sum(terms.values())
+            # Per latent entry, so that a regulariser's weight means the same at every resolution.
+            loss = gradient_as_loss(z, guided.grad) / z[0].numel() + sum(terms.values())
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         update(scene, stage, state, phases)

@@ -35,7 +35,8 @@ class Stage:
             one object seen from `views` cameras, denoised jointly).
         view_words: append ", front left view" and the like to the prompt of each view.
         betas: Adam's decay rates; the first is the momentum that a fixed-noise flow wants at 0.
-        pixel_clip: largest gradient per pixel and channel that reaches the render, direction kept; 0 is off.
+        pixel_clip: largest guidance gradient per pixel and channel that reaches the render, direction kept, in units
+            of the summed (not averaged) gradient as published; 0 is off.
         preview_every: steps between previews.
         checkpoint_every: steps between checkpoints; 0 keeps only the one at the end of the stage.
     """

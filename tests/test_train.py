@@ -86,9 +86,9 @@ def test_the_gradient_is_subtracted_and_divided_by_the_views() -> None:
     )
     (before,) = start.parameters().values()
     image = before.detach().sigmoid()
-    # dL/dz = 0.5 / 4 in each of four views, z = 2 image - 1, and every view shows the same pixels.
+    # dL/dz = 0.5 / 4 / entries in each of four views, z = 2 image - 1, and every view shows the same pixels.
     assert parameter.grad is not None
-    torch.testing.assert_close(parameter.grad, 0.5 * 2.0 * image * (1.0 - image))
+    torch.testing.assert_close(parameter.grad, 0.5 / 192 * 2.0 * image * (1.0 - image))
     assert (parameter < before).all()
 
 
