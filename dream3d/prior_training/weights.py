@@ -1,5 +1,6 @@
 """All trainable weights as one vector, and the directory that training reads them from and writes them to."""
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from dream3d.world.freeze import content_hash
 from dream3d.world.grammar import VOCABULARY
 
 _CODEC_OBJECTS = 256
+world_hash = functools.cache(
+    content_hash
+)  # takes seconds, and the world does not change while a process runs
 
 
 class FlatWeights:
@@ -68,9 +72,9 @@ def open_components(config: TrainingConfig) -> tuple[Components, dict[str, Any]]
     source = Path(config.start) if config.start else starting_directory(Path(config.output))
     if source is not None:
         manifest = read_manifest(source)
-        if manifest["world"] != content_hash():
+        if manifest["world"] != world_hash():
             raise ModelError(
-                f"{source} was trained on world {manifest['world']}, this world is {content_hash()}; "
+                f"{source} was trained on world {manifest['world']}, this world is {world_hash()}; "
                 "start anew with another --output"
             )
         return load_components(source, device), manifest
@@ -107,7 +111,7 @@ def save_prior(components: Components, output: Path, facts: dict[str, Any]) -> P
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         save_components(components, fresh)
-        write_manifest(fresh, content_hash(), facts)
+        write_manifest(fresh, world_hash(), facts)
         if target.exists():
             shutil.rmtree(retired, ignore_errors=True)
             target.rename(retired)

@@ -8,7 +8,7 @@ model card.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -97,7 +97,7 @@ class EmbeddedConfig(PriorConfig):
     """
 
     path: str = ""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
