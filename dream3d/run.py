@@ -195,7 +195,8 @@ def run_system(
                 state = TrainState(0, optimizer, state.generator, config.seed)
         except Cancelled:
             save()
-            status = "cancelled"
+            if index + 1 < len(config.stages) or state.step < config.stages[index].steps:
+                status = "cancelled"
     return RunResult(
         status, scene, steps_before[index] + state.step, resumed_from, seconds(), phases.seconds
     )
