@@ -28,7 +28,7 @@ from dream3d.scenes.base import Scene
 from dream3d.train import StepReport
 from systems.base import RunConfig
 
-LIVE_PREVIEW_SIZE = 128
+LIVE_PREVIEW_SIZE = 96
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ BACKGROUND = 0.82
 """A light grey: white, black and coloured objects all stand out from it."""
 
 VIEW_ELEVATION_DEG = 15.0
-FRAMES, FRAMES_PER_SECOND = 48, 20
+FRAMES, FRAMES_PER_SECOND = 40, 16
+BATCH = 8
 
 
 def render_views(
@@ -38,16 +39,17 @@ def render_views(
     device = next(iter(scene.parameters().values())).device
     pictures = []
     with torch.no_grad():
-        for azimuth in azimuth_deg:
-            cameras = orbit_cameras([azimuth], VIEW_ELEVATION_DEG, size=size).to(device)
+        for first in range(0, len(azimuth_deg), BATCH):
+            some = azimuth_deg[first : first + BATCH]
+            cameras = orbit_cameras(some, VIEW_ELEVATION_DEG, size=size).to(device)
             background = torch.full((1, 1, 1, 3), BACKGROUND, device=device)
-            image = scene.render(cameras).over(background)[0].cpu()
-            if not torch.isfinite(image).all():
+            images = scene.render(cameras).over(background).cpu()
+            if not torch.isfinite(images).all():
                 raise AssetError(
                     "the scene renders to numbers that are not finite; no picture made"
                 )
-            pictures.append((image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy())
-    return np.stack(pictures)
+            pictures.append((images.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy())
+    return np.concatenate(pictures)
 
 
 def grid(
