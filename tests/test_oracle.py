@@ -17,7 +17,7 @@ CAMERAS = orbit_cameras([0.0, 90.0, 200.0], 20.0, size=32)
 
 def pictures(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    background = RandomBackground(gradient_share=1.0)(3, 32, 0.0, generator)
+    background = RandomBackground()(3, 32, 0.0, generator)
     return render_object(MUG, CAMERAS).over(background)
 
 
@@ -47,7 +47,7 @@ def test_it_adds_what_is_missing_when_asked_for() -> None:
     prior = OraclePrior(MUG, 32)
     truth = render_object(MUG, CAMERAS)
     generator = torch.Generator().manual_seed(0)
-    bare = RandomBackground(gradient_share=1.0)(3, 32, 0.0, generator)
+    bare = RandomBackground()(3, 32, 0.0, generator)
     inside = (truth.alpha > 0.99).expand_as(bare)
     assert (clean(prior, bare, 0.9) - truth.rgb)[inside].abs().mean() < 0.05
     assert (clean(prior, bare, 0.9, prompt="") - truth.rgb)[inside].abs().mean() > 0.2
