@@ -95,6 +95,12 @@ def test_a_crash_between_the_renames_is_recovered(trained: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_batches_drawn_ahead_train_alike(tmp_path: Path) -> None:
+    train(tiny(tmp_path, workers=2, images=40))
+    assert read_manifest(tmp_path / "embedded")["images_seen"] == 40
+
+
+@pytest.mark.slow
 def test_two_processes_share_a_step(tmp_path: Path) -> None:
     train(tiny(tmp_path, processes=2, images=40))
     assert read_manifest(tmp_path / "embedded")["images_seen"] == 40

@@ -1,5 +1,6 @@
 """From the procedural world to what one training step needs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dream3d.cameras import CameraBatch
 from dream3d.prior_training.config import TrainingConfig
@@ -81,6 +83,30 @@ def draw_batch(config: TrainingConfig, tokenizer: Any, rng: np.random.Generator)
     return TrainingBatch(
         world.images.flatten(0, 1), token_ids(tokenizer, captions), world.cameras, told
     )
+
+
+class _Stream(IterableDataset):
+    """Endless batches; each worker of a loader draws its own."""
+
+    def __init__(self, config: TrainingConfig, tokenizer: Any, seed: int) -> None:
+        self.config, self.tokenizer, self.seed = config, tokenizer, seed
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        worker = get_worker_info()
+        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
+        while True:
+            yield draw_batch(self.config, self.tokenizer, rng)
+
+
+def batches(config: TrainingConfig, tokenizer: Any, seed: int) -> Iterator[TrainingBatch]:
+    """Endless batches, drawn here or, with `config.workers`, ahead of time by that many processes."""
+    stream = _Stream(config, tokenizer, seed)
+    if config.workers == 0:
+        return iter(stream)
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=config.workers, multiprocessing_context="spawn"
+    )
+    return iter(loader)
 
 
 def even_times(

@@ -26,6 +26,8 @@ class TrainingConfig:
         seed: of weights, objects and noise.
         device: "cpu" or "cuda".
         processes: that share a step; their gradients are averaged. One thread each on the CPU.
+        workers: further CPU processes per process that draw batches ahead; 0 draws between steps. A GPU wants about as
+            many as there are cores.
         objects: per process and step, each seen from `views` sides.
         views: per object.
         learning_rate: of AdamW.
@@ -53,10 +55,11 @@ class TrainingConfig:
     seed: int = 0
     device: str = "cpu"
     processes: int = 2
-    objects: int = 8
+    workers: int = 0
+    objects: int = 4
     views: int = 4
     learning_rate: float = 1e-3
-    warmup_images: int = 20_000
+    warmup_images: int = 3_000
     weight_decay: float = 0.01
     beta2: float = 0.99
     clip: float = 1.0
@@ -82,6 +85,8 @@ class TrainingConfig:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a positive number")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; choose 0 or more")
         if self.device not in ("cpu", "cuda"):
             raise ConfigError(f"device is '{self.device}'; choose 'cpu' or 'cuda'")
         if self.device == "cuda" and self.processes != 1:

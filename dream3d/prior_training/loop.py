@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dream3d.diffusion import TableSchedule
 from dream3d.files import append_line, make_directory
-from dream3d.prior_training.batches import TrainingBatch, draw_batch, even_times
+from dream3d.prior_training.batches import TrainingBatch, batches, even_times
 from dream3d.prior_training.config import TrainingConfig
 from dream3d.prior_training.objective import (
     latents_of,
@@ -40,6 +40,8 @@ class Run:
         first: `images` when this run began.
         seconds: of training in all, earlier runs included.
         loss: running mean.
+        steps: of this run.
+        skipped: steps left out because a gradient was not finite.
         began, saved, probed, logged: clock readings of this run.
     """
 
@@ -47,6 +49,8 @@ class Run:
     first: int
     seconds: float
     loss: float = math.nan
+    steps: int = 0
+    skipped: int = 0
     began: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
     probed: float = -math.inf
@@ -123,9 +127,9 @@ def train_process(
     )
     rng = np.random.default_rng([config.seed, rank, first])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    step = 0
+    stream = batches(config, components.tokenizer, int(rng.integers(2**62)))
     while run.images < target_images(config, first):
-        batch = draw_batch(config, components.tokenizer, rng)
+        batch = next(stream)
         flat.gradients.zero_()
         loss = batch_loss(config, components, schedule, batch, generator)
         loss.backward()
@@ -133,16 +137,12 @@ def train_process(
         if group:
             dist.all_reduce(flat.gradients)
             flat.gradients.div_(config.processes)
-        flat.gradients.mul_(min(1.0, config.clip / (flat.gradients.norm().item() + 1e-8)))
         optimiser.param_groups[0]["lr"] = learning_rate(config, run.images - first)
-        optimiser.step()
-        step += 1
-        run.images += config.images_per_step
+        _step(config, run, flat, optimiser, shared[0] / config.processes)
         # Early averages must not remember the random start (or, after a resume, may follow fast at first).
-        average.lerp_(flat.values.data, 1.0 - min(config.ema, (1.0 + step) / (10.0 + step)))
-        mean_loss = shared[0] / config.processes
-        memory = _LOSS_MEMORY if math.isfinite(run.loss) else 0.0
-        run.loss = memory * run.loss + (1.0 - memory) * mean_loss if memory else mean_loss
+        average.lerp_(
+            flat.values.data, 1.0 - min(config.ema, (1.0 + run.steps) / (10.0 + run.steps))
+        )
         if rank == 0:
             _report(config, run, components, flat, average, schedule, probe)
         if shared[1] > 0.0:
@@ -150,6 +150,26 @@ def train_process(
     if rank == 0:
         _save(config, run, components, flat, average)
         _say(config, run, "stopped")
+
+
+def _step(
+    config: TrainingConfig,
+    run: Run,
+    flat: FlatWeights,
+    optimiser: torch.optim.Optimizer,
+    loss: float,
+) -> None:
+    """Clip and apply the averaged gradient, and count."""
+    norm = flat.gradients.norm().item()
+    if math.isfinite(norm):
+        flat.gradients.mul_(min(1.0, config.clip / (norm + 1e-8)))
+        optimiser.step()
+        known = math.isfinite(run.loss)
+        run.loss = run.loss + (1.0 - _LOSS_MEMORY) * (loss - run.loss) if known else loss
+    else:
+        run.skipped += 1  # one overflow must not end hours of training; the log counts them
+    run.steps += 1
+    run.images += config.images_per_step
 
 
 def _shared(values: list[float], group: bool) -> list[float]:
@@ -221,8 +241,9 @@ def _say(config: TrainingConfig, run: Run, state: str) -> None:
         {
             "event": state,
             "images": run.images,
-            "loss": run.loss,
+            "loss": run.loss if math.isfinite(run.loss) else None,
             "images_per_second": rate,
+            "skipped_steps": run.skipped,
             "seconds": run.seconds + run.elapsed,
         },
     )
