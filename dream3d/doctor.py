@@ -48,6 +48,7 @@ REQUIRED = tuple(
         ("fast_simplification", "fast-simplification", "smaller meshes"),
         ("xatlas", "xatlas", "texture atlases"),
         ("PIL", "pillow", "pictures"),
+        ("imageio", "imageio", "pictures and films"),
         ("imageio_ffmpeg", "imageio-ffmpeg", "turntable films"),
         ("tqdm", "tqdm", "progress bars"),
     )

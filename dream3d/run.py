@@ -172,11 +172,12 @@ def run_system(
         saved = (index, state.step)
 
     def after_step(report: StepReport) -> None:
+        # Told first: a step that a checkpoint counts as done is then in the caller's log, whatever happens in between.
+        if on_step is not None:
+            on_step(replace(report, stage=index, stages=len(config.stages)))
         every = config.stages[index].checkpoint_every
         if report.step == report.steps or (every and report.step % every == 0):
             save()
-        if on_step is not None:
-            on_step(replace(report, stage=index, stages=len(config.stages)))
         if should_stop is not None and should_stop():
             raise Cancelled("the run was asked to stop")
 

@@ -8,20 +8,29 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dream3d
 from dream3d.cli.main import COMMANDS, main, printable
-from dream3d.export import pictures
+from dream3d.export import assets, pictures
+from dream3d.scenes.splats_mesh import ColoredMesh
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "dream3d.cli.main"]
+# Stands for the mesh in tests that are not about it: extracting a true one takes seconds.
+TETRAHEDRON = ColoredMesh(
+    np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+    np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
+    np.full((4, 3), 0.5),
+)
 TINY = ["--preset", "gaussian", "--quiet"]
 
 
 @pytest.fixture(autouse=True)
 def short_films(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "FRAMES", 4)
+    monkeypatch.setattr(assets, "to_mesh", lambda splats: TETRAHEDRON)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -89,7 +98,14 @@ def test_generate_prints_the_run_directory_last(
     assert record["versions"]["dream3d"] == dream3d.__version__
     assert record["peak_memory_megabytes"] > 10
     assert record["error"] is None
-    assert set(record["files"]) >= {"config.yaml", "metrics.jsonl", "preview.png", "turntable.mp4"}
+    assert set(record["files"]) >= {
+        "config.yaml",
+        "metrics.jsonl",
+        "preview.png",
+        "turntable.mp4",
+        "asset.ply",
+        "asset.glb",
+    }
     for name, about in record["files"].items():
         assert (tmp_path / "run" / name).stat().st_size == about["bytes"] > 0
     assert list((tmp_path / "run" / "checkpoints").iterdir())
@@ -345,6 +361,7 @@ def test_a_signal_keeps_what_there_is(tmp_path: Path, number: int, status: int) 
         "--out",
         str(out),
         "--json",
+        "scene=canvas",
         "steps=1000000",
     ]
     process = subprocess.Popen(

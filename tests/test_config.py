@@ -126,8 +126,8 @@ MESSAGES = {
     "steps": "'steps' is not an override; write key=value, e.g. steps=200",
     "=5": "'=5' is not an override; write key=value, e.g. steps=200",
     "format_version=2": "format_version is not a setting of a run. Known: ",
-    "scene.size=x": "stages.0.scene.size is 'x'; it must be a whole number",
-    "scene.size.a=2": "stages.0.scene.size is {'a': 2}; it must be a whole number",
+    "scene.count=x": "stages.0.scene.count is 'x'; it must be a whole number",
+    "scene.sh_degree.a=2": "stages.0.scene.sh_degree is {'a': 2}; it must be a whole number",
     "cameras.elevation_deg.0=2": "stages.0.cameras.elevation_deg is {'0': 2}; it must be [a number, a number]",
 }
 
