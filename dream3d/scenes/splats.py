@@ -54,6 +54,7 @@ class SplatsConfig(SceneConfig):
         prune_opacity, prune_scale: "adaptive": fainter or wider splats are removed.
         opacity_reset_every: "adaptive": steps between two times all opacities are lowered to at most 0.1; 0 is never.
         weight_scale: penalty on the mean splat size.
+        weight_flat: penalty on the mean shortest axis, which turns splats into discs that lie on the surface.
         weight_opacity: penalty on the mean opacity, which lets superfluous splats die.
         weight_entropy: penalty on the binary entropy of the rendered alpha, which makes pixels decide.
         weight_tv_rgb, weight_tv_depth: total variation of the rendered colour and depth.
@@ -85,6 +86,7 @@ class SplatsConfig(SceneConfig):
     prune_scale: float = 0.4
     opacity_reset_every: int = 0
     weight_scale: float = 0.01
+    weight_flat: float = 0.0
     weight_opacity: float = 0.01
     weight_entropy: float = 0.0
     weight_tv_rgb: float = 0.0
@@ -208,6 +210,8 @@ class Splats(Scene):
         terms: dict[str, Float[Tensor, ""]] = {}
         if c.weight_scale > 0:
             terms["scale"] = c.weight_scale * p["log_scales"].exp().mean()
+        if c.weight_flat > 0:
+            terms["flat"] = c.weight_flat * p["log_scales"].amin(dim=1).exp().mean()
         if c.weight_opacity > 0:
             terms["opacity"] = c.weight_opacity * p["opacities"].sigmoid().mean()
         if c.weight_entropy > 0:

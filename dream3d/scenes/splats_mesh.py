@@ -1,0 +1,187 @@
+"""A closed, coloured mesh from splats.
+
+Optimised splats are a shell: their opacity says where a surface is, not what lies inside. So the solid is found the way
+a viewer would: from many sides, everything that is seen to be empty is carved away, and what nobody can see into is
+inside. The result has no inner walls, and its silhouettes are the rendered ones.
+"""
+
+from dataclasses import dataclass
+
+import fast_simplification
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float, Int
+from scipy import ndimage
+from scipy.spatial import KDTree
+from skimage.measure import marching_cubes
+
+from dream3d.cameras import CameraBatch, orbit_cameras
+from dream3d.errors import AssetError
+from renderers.carving import carve, observe_colors
+from renderers.splats import SplatData, render_splats
+
+EXTENT = 1.1
+"""Half-side of the cube that is searched for the object, in world units."""
+RINGS = ((-10.0, 16), (15.0, 16), (40.0, 12), (65.0, 6), (90.0, 1))
+"""(elevation in degrees, cameras): the views an object is optimised from; what lies under it stays closed."""
+LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""Iso-levels tried, in cells outward: the one whose silhouettes fit the rendered ones best is kept."""
+SMALLEST_PART = 0.02
+"""A separate piece smaller than this share of the largest is a floater and is dropped."""
+VIEW_BATCH = 8
+
+
+@dataclass(frozen=True)
+class ColoredMesh:
+    """A triangle mesh in the world frame.
+
+    Attributes:
+        vertices: positions.
+        faces: vertex indices, counter-clockwise from outside.
+        colors: sRGB in [0, 1] per vertex.
+    """
+
+    vertices: Float[np.ndarray, "V 3"]
+    faces: Int[np.ndarray, "F 3"]
+    colors: Float[np.ndarray, "V 3"]
+
+
+def mesh_cameras(size: int) -> CameraBatch:
+    """The views the mesh is carved from."""
+    azimuth = [360.0 * (i + 0.5 * (k % 2)) / n for k, (_, n) in enumerate(RINGS) for i in range(n)]
+    elevation = [e for e, n in RINGS for _ in range(n)]
+    return orbit_cameras(azimuth, elevation, size=size)
+
+
+def to_mesh(
+    splats: SplatData,
+    resolution: int = 96,
+    max_faces: int = 20_000,
+    image_size: int = 192,
+    backend: str = "auto",
+) -> ColoredMesh:
+    """Extract a closed mesh with vertex colours.
+
+    Args:
+        splats: 3-channel splats, the object within the unit sphere.
+        resolution: grid cells per side.
+        max_faces: the mesh is simplified to about this many.
+        image_size: side in pixels of the views it is carved from.
+        backend: splat renderer backend.
+
+    Raises:
+        AssetError: nothing opaque is visible.
+    """
+    cameras = mesh_cameras(image_size)
+    images = _render(splats, cameras, backend)
+    field = carve(cameras, images[..., 3], images[..., 4], resolution, EXTENT)
+    cell = 2.0 * EXTENT / resolution
+    level = best_level(field, cameras, images[..., 3], cell)
+    mesh = _surface(field - level * cell, cell, max_faces)
+    return ColoredMesh(
+        np.asarray(mesh.vertices, np.float32),
+        np.asarray(mesh.faces, np.int32),
+        _colors(mesh, cameras, images, cell),
+    )
+
+
+def _render(splats: SplatData, cameras: CameraBatch, backend: str) -> Float[np.ndarray, "B H W 5"]:
+    """Premultiplied colour, alpha and depth of all views."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(cameras), VIEW_BATCH):
+            output = render_splats(splats.detach(), cameras[start : start + VIEW_BATCH], backend)
+            parts.append(torch.cat([output.rgb, output.alpha, output.depth], dim=-1).cpu())
+    return torch.cat(parts).numpy()
+
+
+def best_level(
+    field: Float[np.ndarray, "R R R"],
+    cameras: CameraBatch,
+    alpha: Float[np.ndarray, "B H W"],
+    cell: float,
+) -> float:
+    """The level (in cells, positive is outward) at which the solid's silhouettes overlap the rendered ones best.
+
+    Silhouettes are compared at a quarter of the views and at the grid's own coarseness: occupied cells are projected
+    as points.
+    """
+    chosen = list(range(0, len(cameras), 4))
+    height = max(8, int(0.5 * field.shape[0]))
+    small = cameras[chosen].resized(height, height)
+    truth = torch.from_numpy(alpha[chosen])[:, None]
+    truth = (
+        torch.nn.functional.interpolate(truth, (height, height), mode="area")[:, 0].numpy() > 0.5
+    )
+    axis = (np.arange(field.shape[0]) + 0.5) * cell - EXTENT
+    w2c, K = small.w2c.double().numpy(), small.K.double().numpy()
+    scores = []
+    for level in LEVELS:
+        ijk = np.argwhere(field < level * cell)
+        points = axis[ijk]
+        score = 0.0
+        for b in range(len(small)):
+            local = points @ w2c[b, :3, :3].T + w2c[b, :3, 3]
+            uv = local[:, :2] / local[:, 2:] * K[b, [0, 1], [0, 1]] + K[b, :2, 2]
+            u, v = np.clip(uv.astype(int), 0, height - 1).T
+            shadow = np.zeros((height, height), bool)
+            shadow[v, u] = True
+            score += (shadow & truth[b]).sum() / max(1, (shadow | truth[b]).sum())
+        scores.append(score)
+    return LEVELS[int(np.argmax(scores))]
+
+
+def _solid_parts(inside: np.ndarray) -> np.ndarray:
+    """`inside` without enclosed holes and without small separate pieces.
+
+    Raises:
+        AssetError: nothing is inside.
+    """
+    labels, number = ndimage.label(inside)
+    if number == 0:
+        raise AssetError(
+            "the splats show no opaque surface, so there is no mesh to extract; optimise for more steps or lower "
+            "scene.weight_opacity"
+        )
+    sizes = ndimage.sum_labels(inside, labels, range(1, number + 1))
+    keep = 1 + np.flatnonzero(sizes >= SMALLEST_PART * sizes.max())
+    return ndimage.binary_fill_holes(np.isin(labels, keep))
+
+
+def _surface(field: Float[np.ndarray, "R R R"], cell: float, max_faces: int) -> trimesh.Trimesh:
+    """The zero level of `field` as a smooth closed mesh, at most about `max_faces` faces."""
+    field = ndimage.gaussian_filter(field, 0.6)
+    solid = _solid_parts(field < 0.0)
+    field = np.where(solid, np.minimum(field, -0.05 * cell), np.maximum(field, 0.05 * cell))
+    field = np.pad(field, 1, constant_values=cell)
+    vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
+    mesh = trimesh.Trimesh((vertices - 0.5) * cell - EXTENT, faces, process=True)
+    trimesh.smoothing.filter_taubin(mesh, lamb=0.5, nu=0.53, iterations=10)
+    if len(mesh.faces) > max_faces:
+        points, triangles = fast_simplification.simplify(
+            mesh.vertices.astype(np.float32), mesh.faces, target_count=max_faces
+        )
+        simple = trimesh.Trimesh(points, triangles, process=True)
+        # Edge collapses may pinch a thin part shut; a closed mesh matters more than a small one.
+        mesh = simple if simple.is_watertight else mesh
+    return mesh
+
+
+def _colors(
+    mesh: trimesh.Trimesh,
+    cameras: CameraBatch,
+    images: Float[np.ndarray, "B H W 5"],
+    cell: float,
+) -> Float[np.ndarray, "V 3"]:
+    """Vertex colours as the renders show them, frontal views first; unseen vertices copy their nearest neighbour."""
+    vertices = np.asarray(mesh.vertices, np.float64)
+    normals = np.asarray(mesh.vertex_normals, np.float64)
+    colors, weight = observe_colors(cameras, images, vertices, normals, 2.0 * cell)
+    seen = weight > 1e-6
+    if not seen.any():
+        return np.full((len(vertices), 3), 0.5, np.float32)
+    colors[seen] /= weight[seen, None]
+    nearest = KDTree(vertices[seen]).query(vertices[~seen])[1] if (~seen).any() else []
+    colors[~seen] = colors[seen][nearest]
+    return np.clip(colors, 0.0, 1.0).astype(np.float32)

@@ -1,0 +1,154 @@
+"""Numba: from many rendered views back to space. Which cells are outside, and what colour a surface point shows."""
+
+import numpy as np
+from jaxtyping import Float
+from numba import njit, prange
+
+from dream3d.cameras import CameraBatch
+from renderers.splats_numba import pack_cameras, set_workers
+
+WITNESSES = 3
+"""A cell is as far outside as the third most favourable view says: one or two views may be wrong."""
+TRUNCATION = 4.0
+"""Distances are clipped at this many cells."""
+
+
+def carve(
+    cameras: CameraBatch,
+    alpha: Float[np.ndarray, "B H W"],
+    depth: Float[np.ndarray, "B H W"],
+    resolution: int,
+    extent: float,
+) -> Float[np.ndarray, "R R R"]:
+    """Signed distance (world units, negative inside, clipped) at the centres of resolution^3 cells, [x, y, z].
+
+    A view sees a cell outside when it looks past the object there (alpha under one half) or sees the surface behind
+    it. What no view sees is inside.
+
+    Args:
+        cameras: at least `WITNESSES` views.
+        alpha, depth: of the views; depth is z-depth.
+        resolution: cells per side.
+        extent: half-side of the cube.
+    """
+    field = np.empty((resolution, resolution, resolution), np.float32)
+    packed = pack_cameras(cameras.to("cpu"))
+    _carve(
+        packed,
+        np.ascontiguousarray(alpha),
+        np.ascontiguousarray(depth),
+        extent,
+        set_workers(),
+        field,
+    )
+    return field
+
+
+@njit(cache=True, error_model="numpy")
+def _project(cam, x, y, z):
+    """Pixel coordinates and z-depth of a world point."""
+    depth = cam[6] * x + cam[7] * y + cam[8] * z + cam[11]
+    u = cam[12] * (cam[0] * x + cam[1] * y + cam[2] * z + cam[9]) / depth + cam[14]
+    v = cam[13] * (cam[3] * x + cam[4] * y + cam[5] * z + cam[10]) / depth + cam[15]
+    return u, v, depth
+
+
+@njit(cache=True, error_model="numpy")
+def _bilinear(image, u, v):
+    """Value between pixel centres; (u, v) lies inside the image."""
+    height, width = image.shape
+    x, y = min(max(u - 0.5, 0.0), width - 1.001), min(max(v - 0.5, 0.0), height - 1.001)
+    i, j = int(x), int(y)
+    fx, fy = x - i, y - j
+    top = image[j, i] * (1.0 - fx) + image[j, i + 1] * fx
+    bottom = image[j + 1, i] * (1.0 - fx) + image[j + 1, i + 1] * fx
+    return top * (1.0 - fy) + bottom * fy
+
+
+@njit(cache=True, error_model="numpy")
+def _nearest(depth, alpha, column, row):
+    """Smallest depth of a covered pixel among 3 x 3: a slanted surface must not carve itself."""
+    height, width = depth.shape
+    least = np.inf
+    for j in range(max(row - 1, 0), min(row + 2, height)):
+        for i in range(max(column - 1, 0), min(column + 2, width)):
+            if alpha[j, i] >= 0.5 and depth[j, i] < least:
+                least = depth[j, i]
+    return least
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _carve(cameras, alpha, depth, extent, workers, field):
+    views, height, width = alpha.shape
+    r = field.shape[0]
+    cell = 2.0 * extent / r
+    limit = TRUNCATION * cell
+    for worker in prange(workers):
+        best = np.empty(WITNESSES)
+        for i in range(worker, r, workers):
+            x = (i + 0.5) * cell - extent
+            for j in range(r):
+                y = (j + 0.5) * cell - extent
+                for k in range(r):
+                    z = (k + 0.5) * cell - extent
+                    best[:] = -limit
+                    for b in range(views):
+                        u, v, d = _project(cameras[b], x, y, z)
+                        if not (d > 0.0 and 0.0 <= u < width and 0.0 <= v < height):
+                            continue
+                        a = _bilinear(alpha[b], u, v)
+                        value = (0.5 - a) * 2.0 * limit
+                        if a >= 0.5:
+                            value = max(value, min(_nearest(depth[b], alpha[b], int(u), int(v)) - d, limit))
+                        # Insert into the short descending list.
+                        for n in range(WITNESSES):
+                            if value > best[n]:
+                                value, best[n] = best[n], value
+                        if best[WITNESSES - 1] >= limit:
+                            break
+                    field[i, j, k] = best[WITNESSES - 1]
+
+
+def observe_colors(
+    cameras: CameraBatch,
+    images: Float[np.ndarray, "B H W 5"],
+    points: Float[np.ndarray, "V 3"],
+    normals: Float[np.ndarray, "V 3"],
+    tolerance: float,
+) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, " V"]]:
+    """Weighted sums of the colours surface points show, and the weights' sums (0: no view sees the point).
+
+    Args:
+        cameras: of the views.
+        images: premultiplied colour, alpha, z-depth.
+        points, normals: of the surface, in the world; normals are unit length.
+        tolerance: how far behind the rendered surface a point may lie and still count as seen.
+    """
+    colors, weight = np.zeros((len(points), 3)), np.zeros(len(points))
+    packed, position = pack_cameras(cameras.to("cpu")), cameras.position.cpu().double().numpy()
+    _observe_colors(
+        packed, position, images, points, normals, tolerance, set_workers(), colors, weight
+    )
+    return colors, weight
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _observe_colors(cameras, position, images, points, normals, tolerance, workers, colors, weight):
+    views, height, width, _ = images.shape
+    for worker in prange(workers):
+        for p in range(worker, len(points), workers):
+            x, y, z = points[p, 0], points[p, 1], points[p, 2]
+            for b in range(views):
+                u, v, d = _project(cameras[b], x, y, z)
+                if not (d > 0.0 and 0.0 <= u < width and 0.0 <= v < height):
+                    continue
+                tx, ty, tz = position[b, 0] - x, position[b, 1] - y, position[b, 2] - z
+                facing = normals[p, 0] * tx + normals[p, 1] * ty + normals[p, 2] * tz
+                facing /= np.sqrt(tx * tx + ty * ty + tz * tz)
+                pixel = images[b, int(v), int(u)]
+                if facing < 0.1 or pixel[3] < 0.5 or d > pixel[4] + tolerance:
+                    continue
+                w = facing**4
+                weight[p] += w
+                for c in range(3):
+                    colors[p, c] += w * pixel[c] / pixel[3]
