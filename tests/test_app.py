@@ -182,10 +182,10 @@ def test_in_a_browser(address: str, tmp_path: Path) -> None:
         tab.goto(address)
         tab.get_by_label("Prompt").fill("a zebra")
         tab.get_by_role("button", name="Generate").click()
-        status = tab.get_by_role("status").first
+        status = tab.locator("#job-status")
         expect(status).to_contain_text("Loading", timeout=10_000)
         tab.reload()
-        expect(tab.get_by_role("status").first).to_contain_text("Failed", timeout=60_000)
+        expect(tab.locator("#job-status")).to_contain_text("Failed", timeout=60_000)
         expect(tab.get_by_role("button", name="Generate")).to_be_enabled()
         browser.close()
     assert errors == []

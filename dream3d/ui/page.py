@@ -11,7 +11,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
-from dream3d.config.layers import preset_names, preset_summary
+from dream3d.config.layers import preset_names
 from dream3d.errors import Dream3DError
 from dream3d.ui.jobs import MAX_PROMPT, Jobs, JobView
 
@@ -58,7 +58,7 @@ def progress_html(view: JobView) -> str:
         words += f": {view.message}"
     part = f' value="{view.step}" max="{view.steps}"' if view.steps else ""
     bar = "" if view.state in _ENDED else f'<progress{part} style="width:100%"></progress>'
-    return f'<div role="status" aria-live="polite">{html.escape(words)}{bar}</div>'
+    return f'<div id="job-status" role="status" aria-live="polite">{html.escape(words)}{bar}</div>'
 
 
 class Page:
@@ -142,8 +142,12 @@ def build_page(jobs: Jobs) -> gr.Blocks:
             with gr.Column(scale=1, min_width=320):
                 prompt = gr.Textbox(label="Prompt", placeholder="a red mug", max_length=MAX_PROMPT)
                 gr.Examples([[text] for text in EXAMPLES], prompt, label="Examples")
-                choices = [(f"{name}: {preset_summary(name)}", name) for name in presets]
-                preset = gr.Dropdown(choices, value="default", label="Preset")
+                preset = gr.Radio(
+                    presets,
+                    value="default",
+                    label="Preset",
+                    info="`dream3d list presets` tells what each one does.",
+                )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53 - 1)
                 with gr.Row():
                     generate = gr.Button("Generate", variant="primary")
