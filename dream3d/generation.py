@@ -130,6 +130,7 @@ def generate_run(
     out: Path | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    began: float | None = None,
 ) -> GenerationResult:
     """Run `config` in a new directory. A prompt or a prior that cannot be used is refused before anything is written.
 
@@ -138,12 +139,16 @@ def generate_run(
         out: the run directory, new or empty; None makes one below `outputs`.
         on_step: told after every step; may raise `Cancelled`.
         should_stop: asked after every step; True stops with a checkpoint and exports of what there is.
+        began: `time.perf_counter()` when the command began; what it spent on imports is counted as such.
 
     Raises:
         Dream3DError: see `dream3d.errors`.
     """
-    began = time.perf_counter()
     phases = Phases()
+    if began is None:
+        began = time.perf_counter()
+    else:
+        phases.seconds["import"] = time.perf_counter() - began
     with phases("load"):
         prior = config.prior.load(resolve_device(config.device))
         for prompt in (config.prompt, config.negative_prompt):

@@ -4,6 +4,7 @@ import argparse
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,12 +134,14 @@ def _configuration(arguments: argparse.Namespace) -> "RunConfig":
 
 
 def _generate(arguments: argparse.Namespace, stop: StopRequest) -> "GenerationResult":
+    began = time.perf_counter()
     config = _configuration(arguments)
     from dream3d.generation import generate_run
 
     progress = Progress([stage.steps for stage in config.stages])
+    told = None if arguments.quiet else progress
     try:
-        return generate_run(config, arguments.out, None if arguments.quiet else progress, stop)
+        return generate_run(config, arguments.out, told, stop, began)
     finally:
         progress.close()
 
