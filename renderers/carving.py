@@ -27,7 +27,8 @@ def carve(
 
     Args:
         cameras: at least `WITNESSES` views.
-        alpha, depth: of the views; depth is z-depth.
+        alpha: of the views.
+        depth: z-depth of the views.
         resolution: cells per side.
         extent: half-side of the cube.
     """
@@ -99,7 +100,9 @@ def _carve(cameras, alpha, depth, extent, workers, field):
                         a = _bilinear(alpha[b], u, v)
                         value = (0.5 - a) * 2.0 * limit
                         if a >= 0.5:
-                            value = max(value, min(_nearest(depth[b], alpha[b], int(u), int(v)) - d, limit))
+                            value = max(
+                                value, min(_nearest(depth[b], alpha[b], int(u), int(v)) - d, limit)
+                            )
                         # Insert into the short descending list.
                         for n in range(WITNESSES):
                             if value > best[n]:
@@ -121,7 +124,8 @@ def observe_colors(
     Args:
         cameras: of the views.
         images: premultiplied colour, alpha, z-depth.
-        points, normals: of the surface, in the world; normals are unit length.
+        points: of the surface, in the world.
+        normals: unit length, outward.
         tolerance: how far behind the rendered surface a point may lie and still count as seen.
     """
     colors, weight = np.zeros((len(points), 3)), np.zeros(len(points))

@@ -12,7 +12,7 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.errors import ConfigError
 from renderers.backends import choose_backend
-from renderers.splats_data import SplatData, SplatRenderOutput, check_splats
+from renderers.splats_data import RasterSettings, SplatData, SplatRenderOutput, check_splats
 from renderers.splats_sh import sh_colors
 
 __all__ = ["SplatData", "SplatRenderOutput", "render_splats", "splat_normals"]
@@ -27,6 +27,8 @@ def render_splats(
     backend: str = "auto",
     normals: bool = False,
     near: float = NEAR,
+    antialias: bool = False,
+    depth_at: float = 0.0,
     screen_offset: Float[Tensor, "B N 2"] | None = None,
 ) -> SplatRenderOutput:
     """Differentiable images of `splats` from every camera.
@@ -37,6 +39,9 @@ def render_splats(
         backend: "auto", "numba" (CPU, float32) or "torch".
         normals: also render world-space normals: each splat's shortest axis, turned toward the camera.
         near: nearest depth drawn, > 0.
+        antialias: make a splat cover the same area at every image size, instead of at least a pixel.
+        depth_at: 0 takes depth at the splats' centres. A rounded splat is seen well before its centre, though: at 1.25
+            (standard deviations nearer) depth is close to that of the visible surface.
         screen_offset: added to the projected centres, in pixels. Pass zeros that require a gradient and read `.grad`
             after the backward pass: the loss gradient by screen position, which drives density control.
 
@@ -73,7 +78,8 @@ def render_splats(
         from renderers.splats_numba import rasterize
     else:
         from renderers.splats_torch import rasterize
-    image, alpha, radii = rasterize(splats, features, cameras, near, screen_offset)
+    settings = RasterSettings(near, antialias, depth_at)
+    image, alpha, radii = rasterize(splats, features, cameras, settings, screen_offset)
 
     covered = alpha > 0
     # The cut-off makes any alpha that is not zero at least 1/255, so this division is harmless.

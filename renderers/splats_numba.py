@@ -11,7 +11,7 @@ from dream3d.cameras import CameraBatch
 from renderers import splats_numba_bin as binning
 from renderers import splats_numba_project as projection
 from renderers import splats_numba_raster as raster
-from renderers.splats_data import FRUSTUM_MARGIN, SplatData
+from renderers.splats_data import FRUSTUM_MARGIN, RasterSettings, SplatData
 
 
 def set_workers() -> int:
@@ -52,7 +52,7 @@ class _Rasterize(torch.autograd.Function):
     """Project, bin and composite; the backward pass is written by hand."""
 
     @staticmethod
-    def forward(ctx, means, log_scales, quaternions, logits, features, offset, cameras, near):
+    def forward(ctx, means, log_scales, quaternions, logits, features, offset, cameras, settings):
         height, width, views, n = cameras.height, cameras.width, len(cameras), len(means)
         workers = set_workers()
         packed = pack_cameras(cameras)
@@ -62,7 +62,8 @@ class _Rasterize(torch.autograd.Function):
 
         screen = np.zeros((views, n, projection.SCREEN), np.float32)
         box = np.zeros((views, n, 4), np.int32)
-        projection.project(packed, *raw, shift, near, height, width, workers, screen, box)
+        style = (float(settings.near), bool(settings.antialias), float(settings.depth_at))
+        projection.project(packed, *raw, shift, *style, height, width, workers, screen, box)
 
         tiles_x, tiles_y = -(-width // binning.TILE), -(-height // binning.TILE)
         splat_count = np.zeros((views, n), np.int32)
@@ -79,21 +80,9 @@ class _Rasterize(torch.autograd.Function):
         lists = (tile_start, entry_splat)
         raster.rasterize_tiles(screen, box, colors, *lists, tiles_x, workers, image, through, used)
 
-        ctx.kept = (
-            packed,
-            raw,
-            colors,
-            screen,
-            box,
-            pair_start,
-            lists,
-            entry_pair,
-            tiles_x,
-            image,
-            through,
-            used,
-        )
-        ctx.has_offset = offset is not None
+        ctx.inputs = (packed, raw, colors, screen, box, pair_start, lists, entry_pair)
+        ctx.outputs = (tiles_x, image, through, used)
+        ctx.has_offset, ctx.style = offset is not None, style[1:]
         radii = torch.from_numpy(screen[:, :, projection.RADIUS].copy())
         ctx.mark_non_differentiable(radii)
         alpha = torch.from_numpy(1.0 - through)[..., None]
@@ -103,20 +92,8 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_image, grad_alpha, _):
-        (
-            packed,
-            raw,
-            colors,
-            screen,
-            box,
-            pair_start,
-            lists,
-            entry_pair,
-            tiles_x,
-            image,
-            through,
-            used,
-        ) = ctx.kept
+        packed, raw, colors, screen, box, pair_start, lists, entry_pair = ctx.inputs
+        tiles_x, image, through, used = ctx.outputs
         workers = set_workers()
         columns = projection.SCREEN_GRADIENTS + max(image.shape[3], raster.BLOCK)
         pair_grad = np.zeros((len(entry_pair), columns), np.float32)
@@ -124,21 +101,10 @@ class _Rasterize(torch.autograd.Function):
             screen, box, colors, *lists, entry_pair, tiles_x, workers, image, through, used,
             _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
         )  # fmt: skip
-        means, log_scales, quaternions, _ = raw
         grads = [np.zeros_like(value) for value in (*raw, colors)]
         grad_offset = np.zeros((*screen.shape[:2], 2) if ctx.has_offset else (0, 0, 2), np.float32)
-        projection.project_backward(
-            packed,
-            means,
-            log_scales,
-            quaternions,
-            screen,
-            pair_start,
-            pair_grad,
-            workers,
-            *grads,
-            grad_offset,
-        )
+        pairs = (pair_start, pair_grad)
+        projection.project_backward(packed, *ctx.style, *raw, *pairs, workers, *grads, grad_offset)
         result = [torch.from_numpy(grad) for grad in grads]
         return *result, torch.from_numpy(grad_offset) if ctx.has_offset else None, None, None
 
@@ -147,7 +113,7 @@ def rasterize(
     splats: SplatData,
     features: Float[Tensor, "V N C"],
     cameras: CameraBatch,
-    near: float,
+    settings: RasterSettings,
     screen_offset: Float[Tensor, "B N 2"] | None,
 ) -> tuple[Float[Tensor, "B H W C1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]]:
     """Premultiplied features with z-depth as a last channel, alpha, and pixel radii (0: not seen).
@@ -162,5 +128,5 @@ def rasterize(
         features,
         screen_offset,
         cameras,
-        float(near),
+        settings,
     )

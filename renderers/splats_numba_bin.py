@@ -8,7 +8,7 @@ gradient: summing a splat's consecutive pairs is then free of races and of any d
 import numpy as np
 from numba import njit, prange
 
-from renderers.splats_numba_project import ACROSS, ALONG, CX, CY, DEPTH, OPACITY, SHEAR
+from renderers.splats_numba_project import ACROSS, ALONG, CENTER_DEPTH, CX, CY, OPACITY, SHEAR
 
 TILE = 16
 _RADIX_BITS = 11
@@ -95,7 +95,7 @@ def fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_
     for b in prange(views):
         cursor = tile_start[b * tiles : (b + 1) * tiles].copy()
         order, spare = np.empty(n, np.int32), np.empty(n, np.int32)
-        keys = screen[b, :, DEPTH].copy().view(np.uint32)
+        keys = screen[b, :, CENTER_DEPTH].copy().view(np.uint32)
         seen = 0
         for g in range(n):
             if pair_start[b * n + g] < pair_start[b * n + g + 1]:

@@ -11,13 +11,14 @@ from numba import njit, prange
 
 from renderers.splats_data import ALPHA_CUT, LOG_SCALE_MAX, LOG_SCALE_MIN, LOW_PASS
 
-CX, CY, ALONG, SHEAR, ACROSS, OPACITY, DEPTH, RADIUS = range(8)
-"""Columns of a projected splat: centre [px], inverse covariance (Cholesky), opacity, z-depth, half-extent [px].
+CX, CY, ALONG, SHEAR, ACROSS, OPACITY, CENTER_DEPTH, DEPTH, RADIUS = range(9)
+"""Columns of a projected splat: centre [px], inverse covariance (Cholesky), opacity, depth of the
+centre and the depth that is rendered, half-extent [px].
 
 The exponent at offset (dx, dy) is -(u^2 + v^2) / 2 with u = ALONG dx + SHEAR dy, v = ACROSS dy: never positive and, for
 needles, free of the cancellation that a dx^2 + 2 b dx dy + c dy^2 suffers in float32.
 """
-SCREEN = 8
+SCREEN = 9
 CAMERA = 20
 """Numbers per packed camera: rotation (9), translation (3), fx, fy, cx, cy, slope limits x low/high, y low/high."""
 SCREEN_GRADIENTS = 6
@@ -94,13 +95,20 @@ def _times(c, a, b, d):
 
 @njit(cache=True, error_model="numpy")
 def _screen_covariance(t, cov):
-    """(xx, xy, yy) of T cov T^T plus the low-pass."""
+    """(xx, xy, yy) of T cov T^T, before the low-pass."""
     p = _times(cov, t[0], t[1], t[2])
     q = _times(cov, t[3], t[4], t[5])
-    xx = t[0] * p[0] + t[1] * p[1] + t[2] * p[2] + LOW_PASS
+    xx = t[0] * p[0] + t[1] * p[1] + t[2] * p[2]
     xy = t[0] * q[0] + t[1] * q[1] + t[2] * q[2]
-    yy = t[3] * q[0] + t[4] * q[1] + t[5] * q[2] + LOW_PASS
+    yy = t[3] * q[0] + t[4] * q[1] + t[5] * q[2]
     return xx, xy, yy
+
+
+@njit(cache=True, error_model="numpy")
+def _spread(cov, cam):
+    """Standard deviation along the camera's forward axis."""
+    p = _times(cov, cam[6], cam[7], cam[8])
+    return math.sqrt(cam[6] * p[0] + cam[7] * p[1] + cam[8] * p[2])
 
 
 @njit(cache=True, error_model="numpy")
@@ -122,18 +130,20 @@ def project(
     logits,
     offset,
     near,
+    antialias,
+    depth_at,
     height,
     width,
     workers,
     screen,
     box,
 ):
-    """Fill `screen` [B, N, 8] and the pixel boxes `box` [B, N, 4] (x0, x1, y0, y1; empty where not seen).
+    """Fill `screen` [B, N, 9] and the pixel boxes `box` [B, N, 4] (x0, x1, y0, y1; empty where not seen).
 
     Shapes:
         cameras: [B, 20] float64, packed.
         offset: [B, N, 2], or [0, 0, 2] for none.
-        near: smallest visible depth.
+        near, antialias, depth_at: see `RasterSettings`.
         workers: number of interleaved slices worked on in parallel.
     """
     n = means.shape[0]
@@ -151,16 +161,22 @@ def project(
                 if not (z > near and opacity > ALPHA_CUT):
                     continue
                 xx, xy, yy = _screen_covariance(_affine(cam, x, y, z), cov)
+                sharp = xx * yy - xy * xy
+                xx, yy = xx + LOW_PASS, yy + LOW_PASS
                 det = xx * yy - xy * xy
+                seen = opacity * math.sqrt(max(sharp / det, 1e-12)) if antialias else opacity
+                if not seen > ALPHA_CUT:
+                    continue
                 cx, cy = cam[12] * x / z + cam[14], cam[13] * y / z + cam[15]
                 if offset.shape[0] > 0:
                     cx += offset[b, g, 0]
                     cy += offset[b, g, 1]
-                reach = 2.0 * math.log(opacity / ALPHA_CUT)
+                reach = 2.0 * math.log(seen / ALPHA_CUT)
                 ex, ey = math.sqrt(reach * xx), math.sqrt(reach * yy)
                 x0, x1 = _pixel_range(cx, ex, width)
                 y0, y1 = _pixel_range(cy, ey, height)
-                out[CX], out[CY], out[OPACITY], out[DEPTH] = cx, cy, opacity, z
+                out[CX], out[CY], out[OPACITY], out[CENTER_DEPTH] = cx, cy, seen, z
+                out[DEPTH] = z - depth_at * _spread(cov, cam) if depth_at != 0.0 else z
                 out[ALONG], out[SHEAR] = math.sqrt(yy / det), -xy / math.sqrt(yy * det)
                 out[ACROSS] = 1.0 / math.sqrt(yy)
                 out[RADIUS] = max(ex, ey)
@@ -169,11 +185,13 @@ def project(
 
 
 @njit(cache=True, error_model="numpy")
-def _screen_backward(cam, mean, cov, grad, grad_depth, grad_cov, grad_mean):
+def _screen_backward(cam, mean, cov, antialias, depth_at, grad, grad_depth, grad_cov, grad_mean):
     """One splat in one camera: add to the gradients of its world covariance [6] and mean [3]; returns d/d centre."""
     x, y, z = _to_camera(cam, mean)
     t = _affine(cam, x, y, z)
     xx, xy, yy = _screen_covariance(t, cov)
+    sharp, sharp_xx, sharp_yy = xx * yy - xy * xy, xx, yy
+    xx, yy = xx + LOW_PASS, yy + LOW_PASS
     det = xx * yy - xy * xy
     a, b, c = yy / det, -xy / det, xx / det
     gx, gy = a * grad[1] + b * grad[2], b * grad[1] + c * grad[2]
@@ -182,6 +200,16 @@ def _screen_backward(cam, mean, cov, grad, grad_depth, grad_cov, grad_mean):
     k00, k01 = a * haa + b * hab, a * hab + b * hcc
     k10, k11 = b * haa + c * hab, b * hab + c * hcc
     vxx, vxy, vyy = -(k00 * a + k01 * b), -(k00 * b + k01 * c), -(k10 * b + k11 * c)
+    if antialias and sharp > 1e-12 * det:
+        # The opacity's factor is (det sharp / det)^(1/2); the gradient of log det is the inverse.
+        vxx += 0.5 * grad[0] * (sharp_yy / sharp - a)
+        vxy += 0.5 * grad[0] * (-xy / sharp - b)
+        vyy += 0.5 * grad[0] * (sharp_xx / sharp - c)
+    if depth_at != 0.0:
+        pull = -0.5 * depth_at * grad_depth / _spread(cov, cam)
+        for i in range(3):
+            for j in range(i, 3):
+                grad_cov[(0, 3, 5)[i] + j - i] += pull * cam[6 + i] * cam[6 + j]
     for i in range(3):
         for j in range(i, 3):
             value = (
@@ -255,7 +283,7 @@ def _shape_backward(quaternion, log_scale, cov, out_scale, out_quaternion):
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def project_backward(
-    cameras, means, log_scales, quaternions, screen, pair_start, pair_grad, workers,
+    cameras, antialias, depth_at, means, log_scales, quaternions, logits, pair_start, pair_grad, workers,
     grad_means, grad_scales, grad_quaternions, grad_logits, grad_features, grad_offset,
 ):  # fmt: skip
     """Sum every splat's pair gradients in a fixed order and carry them to its parameters.
@@ -273,6 +301,7 @@ def project_backward(
         for g in range(worker, n, workers):
             grad_cov[:] = 0.0
             grad_mean[:] = 0.0
+            opacity = 1.0 / (1.0 + math.exp(-np.float64(logits[g])))
             qw, qx, qy, qz, _ = _unit(quaternions[g])
             s = log_scales[g]
             cov = _covariance(_rotation(qw, qx, qy, qz), _scale(s[0]), _scale(s[1]), _scale(s[2]))
@@ -287,11 +316,13 @@ def project_backward(
                 target = 0 if shared else b
                 for c in range(channels):
                     grad_features[target, g, c] += total[SCREEN_GRADIENTS + c]
-                grad_logits[g] += total[0] * (1.0 - screen[b, g, OPACITY])
+                grad_logits[g] += total[0] * (1.0 - opacity)
                 gx, gy = _screen_backward(
                     cameras[b],
                     means[g],
                     cov,
+                    antialias,
+                    depth_at,
                     total,
                     total[SCREEN_GRADIENTS + channels],
                     grad_cov,

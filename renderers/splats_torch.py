@@ -15,6 +15,7 @@ from renderers.splats_data import (
     LOG_SCALE_MIN,
     LOW_PASS,
     TRANSMITTANCE_CUT,
+    RasterSettings,
     SplatData,
 )
 
@@ -29,7 +30,7 @@ class ProjectedSplats:
         index: their positions among all N.
         center: projected centres in pixels.
         conic: inverse screen covariance (xx, xy, yy) in 1/px^2.
-        opacity, depth: opacity in (0, 1) and z-depth.
+        opacity, depth: opacity in (0, 1), and the z-depth that is rendered.
         extent: half-size in pixels of the box in which alpha >= 1/255.
     """
 
@@ -65,7 +66,7 @@ def screen_covariance(
     cameras: CameraBatch,
     b: int,
 ) -> Float[Tensor, "N 2 2"]:
-    """Covariance in px^2 after the local affine approximation of the projection, low-pass included.
+    """Covariance in px^2 after the local affine approximation of the projection, before the low-pass.
 
     `point` holds centres in camera coordinates (z > 0), `covariance` is in the world.
     """
@@ -86,21 +87,35 @@ def screen_covariance(
         dim=-2,
     )
     affine = jacobian @ cameras.w2c[b, :3, :3]
-    return affine @ covariance @ affine.transpose(1, 2) + LOW_PASS * torch.eye(2).to(covariance)
+    return affine @ covariance @ affine.transpose(1, 2)
 
 
 def project(
-    splats: SplatData, cameras: CameraBatch, b: int, near: float, screen_offset: Tensor | None
+    splats: SplatData,
+    cameras: CameraBatch,
+    b: int,
+    settings: RasterSettings,
+    screen_offset: Tensor | None,
 ) -> ProjectedSplats:
     """Camera `b`'s view of the splats: those in front of it and opaque enough to matter, nearest first."""
     w2c = cameras.w2c[b]
     point = splats.means @ w2c[:3, :3].T + w2c[:3, 3]
     opacity = splats.opacity_logits.sigmoid()
-    index = torch.nonzero((point[:, 2] > near) & (opacity > ALPHA_CUT)).squeeze(1)
+    index = torch.nonzero((point[:, 2] > settings.near) & (opacity > ALPHA_CUT)).squeeze(1)
     index = index[torch.argsort(point[index, 2].detach(), stable=True)]
     point, opacity = point[index], opacity[index]
 
-    cov = screen_covariance(point, covariances(splats)[index], cameras, b)
+    world = covariances(splats)[index]
+    sharp = screen_covariance(point, world, cameras, b)
+    cov = sharp + LOW_PASS * torch.eye(2).to(sharp)
+    if settings.antialias:
+        opacity = (
+            opacity * (torch.linalg.det(sharp) / torch.linalg.det(cov)).clamp_min(1e-12).sqrt()
+        )
+        visible = opacity > ALPHA_CUT
+        index, point, opacity, world, cov = (
+            v[visible] for v in (index, point, opacity, world, cov)
+        )
     xx, xy, yy = cov[:, 0, 0], cov[:, 0, 1], cov[:, 1, 1]
     conic = torch.stack([yy, -xy, xx], dim=-1) / (xx * yy - xy * xy)[:, None]
     K = cameras.K[b]
@@ -110,7 +125,11 @@ def project(
     # alpha >= 1/255 is an ellipse d^T conic d <= 2 log(255 opacity); its box follows from the covariance's diagonal.
     reach = 2.0 * torch.log(opacity.detach() / ALPHA_CUT)
     extent = torch.sqrt(reach[:, None] * torch.stack([xx, yy], dim=-1).detach())
-    return ProjectedSplats(index, center, conic, opacity, point[:, 2], extent)
+    depth = point[:, 2]
+    if settings.depth_at != 0.0:
+        forward = w2c[2, :3]
+        depth = depth - settings.depth_at * (world @ forward @ forward).sqrt()
+    return ProjectedSplats(index, center, conic, opacity, depth, extent)
 
 
 def blend(
@@ -131,7 +150,7 @@ def rasterize(
     splats: SplatData,
     features: Float[Tensor, "V N C"],
     cameras: CameraBatch,
-    near: float,
+    settings: RasterSettings,
     screen_offset: Float[Tensor, "B N 2"] | None,
 ) -> tuple[Float[Tensor, "B H W C1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]]:
     """Premultiplied features with z-depth as a last channel, alpha, and pixel radii (0: not seen).
@@ -142,7 +161,7 @@ def rasterize(
     radii = torch.zeros(len(cameras), len(splats)).to(like)
     images, alphas = [], []
     for b in range(len(cameras)):
-        seen = project(splats, cameras, b, near, screen_offset)
+        seen = project(splats, cameras, b, settings, screen_offset)
         values = features[b if features.shape[0] > 1 else 0][seen.index]
         values = torch.cat([values, seen.depth[:, None]], dim=-1)
         radii[b, seen.index] = seen.extent.amax(dim=-1)

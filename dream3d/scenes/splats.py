@@ -58,6 +58,10 @@ class SplatsConfig(SceneConfig):
         weight_opacity: penalty on the mean opacity, which lets superfluous splats die.
         weight_entropy: penalty on the binary entropy of the rendered alpha, which makes pixels decide.
         weight_tv_rgb, weight_tv_depth: total variation of the rendered colour and depth.
+        antialias: make splats cover the same area at every image size; without it what is optimised at 64 pixels is
+            thinner when drawn larger.
+        depth_at: where a splat's depth is taken, in standard deviations in front of its centre: 1.25 is about where its
+            surface is seen.
         backend: renderer backend: "auto", "numba", "torch".
     """
 
@@ -91,6 +95,8 @@ class SplatsConfig(SceneConfig):
     weight_entropy: float = 0.0
     weight_tv_rgb: float = 0.0
     weight_tv_depth: float = 0.0
+    antialias: bool = True
+    depth_at: float = 1.25
     backend: str = "auto"
 
     def __post_init__(self) -> None:
@@ -203,7 +209,14 @@ class Splats(Scene):
             like = self._parameters["means"]
             probe = torch.zeros(len(cameras), len(self), 2, device=like.device, requires_grad=True)
             self._probes.append((probe, max(cameras.height, cameras.width)))
-        return render_splats(self.splats, cameras, self.config.backend, screen_offset=probe)
+        return render_splats(
+            self.splats,
+            cameras,
+            self.config.backend,
+            antialias=self.config.antialias,
+            depth_at=self.config.depth_at,
+            screen_offset=probe,
+        )
 
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
         c, p = self.config, self._parameters

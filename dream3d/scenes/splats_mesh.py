@@ -25,7 +25,7 @@ EXTENT = 1.1
 """Half-side of the cube that is searched for the object, in world units."""
 RINGS = ((-10.0, 16), (15.0, 16), (40.0, 12), (65.0, 6), (90.0, 1))
 """(elevation in degrees, cameras): the views an object is optimised from; what lies under it stays closed."""
-LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 """Iso-levels tried, in cells outward: the one whose silhouettes fit the rendered ones best is kept."""
 SMALLEST_PART = 0.02
 """A separate piece smaller than this share of the largest is a floater and is dropped."""
@@ -59,6 +59,8 @@ def to_mesh(
     resolution: int = 96,
     max_faces: int = 20_000,
     image_size: int = 192,
+    antialias: bool = True,
+    depth_at: float = 1.25,
     backend: str = "auto",
 ) -> ColoredMesh:
     """Extract a closed mesh with vertex colours.
@@ -68,13 +70,14 @@ def to_mesh(
         resolution: grid cells per side.
         max_faces: the mesh is simplified to about this many.
         image_size: side in pixels of the views it is carved from.
+        antialias, depth_at: as the splats were optimised, see `render_splats`.
         backend: splat renderer backend.
 
     Raises:
         AssetError: nothing opaque is visible.
     """
     cameras = mesh_cameras(image_size)
-    images = _render(splats, cameras, backend)
+    images = _render(splats, cameras, antialias, depth_at, backend)
     field = carve(cameras, images[..., 3], images[..., 4], resolution, EXTENT)
     cell = 2.0 * EXTENT / resolution
     level = best_level(field, cameras, images[..., 3], cell)
@@ -86,12 +89,17 @@ def to_mesh(
     )
 
 
-def _render(splats: SplatData, cameras: CameraBatch, backend: str) -> Float[np.ndarray, "B H W 5"]:
+def _render(
+    splats: SplatData, cameras: CameraBatch, antialias: bool, depth_at: float, backend: str
+) -> Float[np.ndarray, "B H W 5"]:
     """Premultiplied colour, alpha and depth of all views."""
     parts = []
     with torch.no_grad():
         for start in range(0, len(cameras), VIEW_BATCH):
-            output = render_splats(splats.detach(), cameras[start : start + VIEW_BATCH], backend)
+            some = cameras[start : start + VIEW_BATCH]
+            output = render_splats(
+                splats.detach(), some, backend, antialias=antialias, depth_at=depth_at
+            )
             parts.append(torch.cat([output.rgb, output.alpha, output.depth], dim=-1).cpu())
     return torch.cat(parts).numpy()
 
