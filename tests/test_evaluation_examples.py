@@ -30,7 +30,6 @@ from dream3d.evaluation.negatives import KINDS, negatives
 from dream3d.evaluation.truth import (
     Truth,
     best_truth,
-    coarse_grid,
     training_cameras,
     truth_variant,
     turned,
@@ -178,13 +177,14 @@ def test_turned_truth_is_seen_where_it_is() -> None:
 
 
 def test_the_family_member_is_found_again() -> None:
+    cameras = orbit_cameras([45.0 * i for i in range(8)], 15.0, size=48)
     caption = Caption((("blue", "teapot"),))
     wanted = Truth(truth_variant(caption, 2).thing, 2, yaw_deg=45.0)
-    found = best_truth(caption, wanted.contains(coarse_grid()), variants=4)
+    found = best_truth(caption, wanted.render(cameras).alpha, cameras, variants=4)
     assert found.yaw_deg == 45.0
     front = Caption((("blue", "cat"),))
     wanted = truth_variant(front, 3)
-    found = best_truth(front, wanted.contains(coarse_grid()), variants=4)
+    found = best_truth(front, wanted.render(cameras).alpha, cameras, variants=4)
     assert (found.seed, found.yaw_deg) == (3, 0.0)
 
 

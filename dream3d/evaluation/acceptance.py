@@ -78,7 +78,7 @@ def measure_accuracy(
         evaluator: what is measured.
         objects: how many.
         seed: of the objects, sides and backgrounds.
-        draw: what they are, colours named; the default draws all combinations evenly, one in four a pair.
+        draw: what they are, colours named; the default draws all combinations evenly, one in three a pair.
     """
     rng = np.random.default_rng([seed, 77])
     generator = torch.Generator().manual_seed(seed)

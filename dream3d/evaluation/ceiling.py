@@ -10,7 +10,7 @@ from dream3d.evaluation.classifier import Evaluator
 from dream3d.evaluation.measure import measure, show
 from dream3d.evaluation.truth import Truth, training_cameras
 from dream3d.scenes.base import Scene, SceneConfig
-from dream3d.scenes.fit import fit
+from dream3d.scenes.fit import fit_to_views
 from dream3d.world.grammar import Caption
 
 VIEWS = 48
@@ -30,7 +30,7 @@ def fitted(scene: SceneConfig, truth: Truth, steps: int, size: int, seed: int = 
     cameras = training_cameras(VIEWS, size)
     views = truth.render(cameras)
     made = scene.create(generator, torch.device("cpu"))
-    fit(made, cameras, views.rgb, views.alpha, steps, generator)
+    fit_to_views(made, cameras, views.rgb, views.alpha, steps, generator)
     return made
 
 

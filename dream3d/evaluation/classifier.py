@@ -155,7 +155,8 @@ class Evaluator:
     def read_render(self, output: RenderOutput) -> Reading:
         """Read renders in front of each of BACKGROUNDS and average the probabilities."""
         readings = [
-            self.read(output.over(torch.tensor(color)).clamp(0.0, 1.0)) for color in BACKGROUNDS
+            self.read(output.over(torch.tensor(color).expand(1, 1, 1, 3)).clamp(0.0, 1.0))
+            for color in BACKGROUNDS
         ]
         return Reading(
             **{

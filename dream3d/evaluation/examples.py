@@ -32,7 +32,7 @@ EDGE_SAMPLES = 2
 """Rays per side of an edge pixel; at 64 x 64 more is not seen."""
 UNKNOWN = -1
 """Label of a head that an example says nothing about."""
-PAIR_SHARE = 0.25
+PAIR_SHARE = 0.35
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,12 @@ def strip(views: Float[Tensor, "V H W 3"]) -> Float[Tensor, "H VW 3"]:
 
 def pictures(row: Mapping[str, Any], runs: Path) -> Float[Tensor, "H W 3"]:
     """One prompt's asset from four sides and, after a gap, the true object from the same."""
-    background = torch.tensor(BACKGROUND)
+    background = torch.tensor(BACKGROUND).expand(1, 1, 1, 3)
     directory = runs / row["run"]
     cameras = gallery_cameras()
     asset = rendered(load_scene(directory, read_config(directory)), cameras).over(background)
     true = true_object(row).render(cameras).over(background)
-    gap = background.expand(SIZE, SIZE // 4, 3)
+    gap = background[0].expand(SIZE, SIZE // 4, 3)
     return torch.cat([strip(asset), gap, strip(true)], dim=1).clamp(0.0, 1.0)
 
 

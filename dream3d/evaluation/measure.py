@@ -20,7 +20,7 @@ from dream3d.evaluation.geometry import (
     surface_points,
 )
 from dream3d.evaluation.images import psnr, saturation
-from dream3d.evaluation.truth import Truth, best_truth, coarse_grid
+from dream3d.evaluation.truth import Truth, best_truth
 from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import Scene
 from dream3d.world.grammar import Caption
@@ -98,10 +98,7 @@ def spelled_out(caption: Caption, reading: Reading) -> Caption:
 
 def choose_truth(shown: Shown, caption: Caption) -> Truth:
     """The member of the prompt's family nearest to an asset."""
-    inside = carve(
-        shown.carving.depth, shown.carving.alpha, carving_cameras(), coarse_grid(), tolerance=0.04
-    )
-    return best_truth(spelled_out(caption, shown.reading), inside)
+    return best_truth(spelled_out(caption, shown.reading), shown.ring.alpha, ring_cameras())
 
 
 def measure(shown: Shown, caption: Caption, truth: Truth) -> dict[str, float | bool | None]:
@@ -126,6 +123,7 @@ def measure(shown: Shown, caption: Caption, truth: Truth) -> dict[str, float | b
     front = has_front(caption)
     sides = views_right(shown.reading[level], cameras.azimuth_deg[level])
     true_ring = truth.render(cameras)
+    gray = torch.full((1, 1, 1, 3), GRAY)
     return {
         "alignment": recalled.share.mean().item(),
         "category": recalled.category[level].mean().item(),
@@ -133,7 +131,7 @@ def measure(shown: Shown, caption: Caption, truth: Truth) -> dict[str, float | b
         "view": sides.mean().item() if front else None,
         "janus": is_janus(shown.reading, cameras.azimuth_deg) if front else None,
         "silhouette_iou": silhouette_iou(shown.ring.alpha, true_ring.alpha),
-        "psnr": psnr(shown.ring.over(torch.tensor(GRAY)), true_ring.over(torch.tensor(GRAY))),
+        "psnr": psnr(shown.ring.over(gray), true_ring.over(gray)),
         "saturation": saturation(shown.ring.rgb, shown.ring.alpha),
         "true_saturation": saturation(true_ring.rgb, true_ring.alpha),
         **_geometry(shown.carving, truth),

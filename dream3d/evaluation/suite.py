@@ -7,6 +7,7 @@ by sha256, and the first ones of distinct categories are taken.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import subprocess
@@ -75,33 +76,37 @@ def rank(caption: Caption) -> str:
     return hashlib.sha256(f"suite first: {caption_text(caption)}".encode()).hexdigest()
 
 
-def choose(candidates: Iterable[Caption], count: int, taken: set[str]) -> list[Caption]:
+def choose(
+    candidates: Iterable[Caption], count: int, taken: set[str], held_out: bool = False
+) -> list[Caption]:
     """The first `count` captions by rank, none of which shares a category with another or with `taken`.
 
     Args:
         candidates: any order.
         count: how many.
         taken: categories that are used already; the chosen ones are added.
+        held_out: take only captions held out from the prior, instead of only seen ones.
     """
     chosen: list[Caption] = []
     for caption in sorted(candidates, key=rank):
+        if len(chosen) == count:
+            break
         names = {name for _, name in caption.objects}
-        if len(chosen) < count and not names & taken:
+        if not names & taken and is_caption_held_out(caption) == held_out:
             chosen.append(caption)
             taken |= names
     return chosen
 
 
-def singles(names: Sequence[str], held_out: bool) -> list[Caption]:
-    """Every colour of every named category, either only held-out combinations or only seen ones."""
-    captions = [Caption(((color, name),)) for name in names for color in COLORS]
-    return [c for c in captions if is_caption_held_out(c) == held_out]
+def singles(names: Sequence[str]) -> list[Caption]:
+    """Every colour of every named category."""
+    return [Caption(((color, name),)) for name in names for color in COLORS]
 
 
 def pairs(relation: Relation) -> list[Caption]:
-    """All seen pairs of different categories and different colours in one relation."""
+    """All pairs of different categories and different colours in one relation."""
     lower = SUPPORTS if relation == "on" else STACKABLE
-    captions = [
+    return [
         Caption(((a, upper), (b, under)), relation)
         for upper in STACKABLE
         for under in lower
@@ -109,21 +114,21 @@ def pairs(relation: Relation) -> list[Caption]:
         for b in COLORS
         if upper != under and a != b
     ]
-    return [c for c in captions if not is_caption_held_out(c)]
 
 
-def first_prompts() -> list[tuple[str, Caption]]:
+@functools.cache
+def first_prompts() -> tuple[tuple[str, Caption], ...]:
     """The 24 prompts of suite `first` with their strata."""
     taken: set[str] = set()
     strata = [
-        ("composite", choose(singles(COMPOSITES, held_out=False), 9, taken)),
-        ("held-out combination", choose(singles(COMPOSITES, held_out=True), 5, taken)),
+        ("composite", choose(singles(COMPOSITES), 9, taken)),
+        ("held-out combination", choose(singles(COMPOSITES), 5, taken, held_out=True)),
         ("no colour", choose([Caption(((None, n),)) for n in COMPOSITES], 2, taken)),
-        ("primitive", choose(singles(PRIMITIVES, held_out=False), 2, set())),
+        ("primitive", choose(singles(PRIMITIVES), 2, set())),
         ("on", choose(pairs("on"), 4, set())),
         ("next to", choose(pairs("next to"), 2, set())),
     ]
-    return [(stratum, caption) for stratum, captions in strata for caption in captions]
+    return tuple((stratum, caption) for stratum, captions in strata for caption in captions)
 
 
 def front_prompts() -> list[Caption]:
@@ -135,7 +140,7 @@ def front_prompts() -> list[Caption]:
         if len(caption.objects) == 1 and caption.objects[0][1] in fronts
     ][:FRONT_PROMPTS]
     taken = {name for caption in own for _, name in caption.objects}
-    return own + choose(singles(fronts, held_out=False), FRONT_PROMPTS - len(own), taken)
+    return own + choose(singles(fronts), FRONT_PROMPTS - len(own), taken)
 
 
 def suite_rows() -> list[Row]:

@@ -1,7 +1,7 @@
 """The truth a prompt allows: not one object but a family, of which the member nearest to an asset is taken.
 
 The world jitters proportions, and a prompt may leave a colour open. An asset is therefore compared with the best of a
-few members, chosen by overlap of volumes alone.
+few members, chosen by overlap of outlines alone.
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch, orbit_cameras
-from dream3d.evaluation.geometry import grid_points, overlap
+from dream3d.evaluation.geometry import silhouette_iou
 from dream3d.rendering import RenderOutput
 from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import Caption
@@ -25,8 +25,6 @@ VARIANTS = 12
 """Members of the family that are tried."""
 YAW_STEP_DEG = 15.0
 _FAMILY = 20_000  # keeps these objects apart from those drawn with the same seed elsewhere
-COARSE = 28
-"""Cells per side of the grid the member is chosen on."""
 
 
 @dataclass(frozen=True)
@@ -104,26 +102,27 @@ def yaws_to_try(caption: Caption) -> list[float]:
     return [YAW_STEP_DEG * i for i in range(max(1, round(period / YAW_STEP_DEG)))]
 
 
-def coarse_grid() -> Float[Tensor, "N 3"]:
-    """The points on which the member of the family is chosen."""
-    return grid_points(COARSE)
-
-
-def best_truth(caption: Caption, inside: Bool[Tensor, " N"], variants: int = VARIANTS) -> Truth:
-    """The true object nearest to an asset: the best jitter first, then its best turn, by overlap of volumes.
+def best_truth(
+    caption: Caption,
+    alpha: Float[Tensor, "B H W 1"],
+    cameras: CameraBatch,
+    variants: int = VARIANTS,
+) -> Truth:
+    """The true object nearest to an asset: the best jitter first, then its best turn, by overlap of outlines.
 
     Args:
         caption: with every colour spelled out, so that the jitter alone is searched.
-        inside: which of `coarse_grid()` are inside the asset.
+        alpha: the asset's coverage.
+        cameras: it was rendered from; all around, so that a turn shows.
         variants: how many jitters to try.
     """
-    points = coarse_grid()
-    truths = [truth_variant(caption, seed) for seed in range(variants)]
-    best = max(truths, key=lambda truth: overlap(truth.contains(points), inside))
+
+    def score(truth: Truth) -> float:
+        return silhouette_iou(truth.render(cameras, samples=1).alpha, alpha)
+
+    best = max((truth_variant(caption, seed) for seed in range(variants)), key=score)
     turns = [replace(best, yaw_deg=yaw) for yaw in yaws_to_try(caption)]
-    if len(turns) == 1:
-        return best
-    return max(turns, key=lambda truth: overlap(truth.contains(points), inside))
+    return best if len(turns) == 1 else max(turns, key=score)
 
 
 def truth_variant(caption: Caption, seed: int) -> Truth:
