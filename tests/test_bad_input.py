@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from dream3d.cli.main import main
 from dream3d.config import load_config, load_config_file
 from dream3d.errors import Cancelled, Dream3DError, NumericsError, OutputError, PromptError
 from dream3d.export import assets, pictures
+from dream3d.priors.embedded import PACKAGED
 from dream3d.scenes.splats_mesh import ColoredMesh
 from dream3d.train import StepReport
 from dream3d.world.grammar import parse
@@ -94,6 +96,41 @@ def test_the_procedural_world_refuses_what_it_does_not_know(name: str) -> None:
     message = str(caught.value)
     assert message.isprintable() and len(message) < 2000
     assert "/secret/home" not in message
+
+
+shipped = pytest.mark.skipif(
+    not PACKAGED.is_dir(),
+    reason="this checkout has no embedded prior; train it with `dream3d prior train`",
+)
+
+
+@shipped
+@pytest.mark.parametrize("name", [name for name in PROMPTS if name != "newline"])
+def test_the_embedded_prior_refuses_and_leaves_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--preset", "default", "--quiet", "--", PROMPTS[name]]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("dream3d: ") and "Traceback" not in captured.err
+    assert "\x1b" not in captured.err and "/secret/home" not in captured.err
+    assert everything_in(tmp_path) == []
+
+
+@shipped
+@pytest.mark.parametrize("damage", ["truncated", "missing", "changed"])
+def test_damaged_weights(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "weights"
+    shutil.copytree(PACKAGED, copy)
+    victim = max(copy.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    whole = victim.read_bytes()
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(whole[:1000] if damage == "truncated" else whole[:-1] + b"\x55")
+    assert main(["generate", "a red mug", "--quiet", "--out", "run", f"prior.path={copy}"]) == 2
+    message = capsys.readouterr().err
+    assert "reinstall dream3d" in message and "Traceback" not in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_negative_prompts_are_data_too(tmp_path: Path) -> None:

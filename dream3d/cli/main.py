@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A prompt may hold characters this terminal cannot show; that must not end a run.
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:
         # The reader (`head`, a pager) went away; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,7 +89,6 @@ def _run(arguments: list[str]) -> int:
             print(json.dumps({"format_version": FORMAT_VERSION, **outcome.data}, indent=2))
         elif outcome.text:
             print(outcome.text)
-        sys.stdout.flush()
         return outcome.status
     except Dream3DError as error:
         print(f"dream3d: {printable(str(error))}", file=sys.stderr)
