@@ -1,7 +1,7 @@
 """Numba: from many rendered views back to space. Which cells are outside, and what colour a surface point shows."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numba import njit, prange
 
 from dream3d.cameras import CameraBatch
@@ -19,11 +19,12 @@ def carve(
     depth: Float[np.ndarray, "B H W"],
     resolution: int,
     extent: float,
-) -> Float[np.ndarray, "R R R"]:
-    """Signed distance (world units, negative inside, clipped) at the centres of resolution^3 cells, [x, y, z].
+) -> tuple[Float[np.ndarray, "R R R"], Float[np.ndarray, "R R R"]]:
+    """How far outside the centres of resolution^3 cells [x, y, z] are, by two kinds of evidence.
 
-    A view sees a cell outside when it looks past the object there (alpha under one half) or sees the surface behind
-    it. What no view sees is inside.
+    The first value is about silhouettes: a view looks past the object (alpha under one half). The second is about
+    depth: a view sees the surface behind the cell. Both are in world units, positive outside, clipped; the solid is
+    where neither is positive. What no view sees is inside.
 
     Args:
         cameras: at least `WITNESSES` views.
@@ -32,17 +33,12 @@ def carve(
         resolution: cells per side.
         extent: half-side of the cube.
     """
-    field = np.empty((resolution, resolution, resolution), np.float32)
+    hull = np.empty((resolution, resolution, resolution), np.float32)
+    front = np.empty_like(hull)
     packed = pack_cameras(cameras.to("cpu"))
-    _carve(
-        packed,
-        np.ascontiguousarray(alpha),
-        np.ascontiguousarray(depth),
-        extent,
-        set_workers(),
-        field,
-    )
-    return field
+    images = np.ascontiguousarray(alpha), np.ascontiguousarray(depth)
+    _carve(packed, *images, extent, set_workers(), hull, front)
+    return hull, front
 
 
 @njit(cache=True, error_model="numpy")
@@ -79,37 +75,75 @@ def _nearest(depth, alpha, column, row):
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _carve(cameras, alpha, depth, extent, workers, field):
+def _carve(cameras, alpha, depth, extent, workers, hull, front):
     views, height, width = alpha.shape
-    r = field.shape[0]
+    r = hull.shape[0]
     cell = 2.0 * extent / r
     limit = TRUNCATION * cell
     for worker in prange(workers):
-        best = np.empty(WITNESSES)
+        outside, before = np.empty(WITNESSES), np.empty(WITNESSES)
         for i in range(worker, r, workers):
             x = (i + 0.5) * cell - extent
             for j in range(r):
                 y = (j + 0.5) * cell - extent
                 for k in range(r):
                     z = (k + 0.5) * cell - extent
-                    best[:] = -limit
+                    outside[:] = -limit
+                    before[:] = -limit
                     for b in range(views):
                         u, v, d = _project(cameras[b], x, y, z)
                         if not (d > 0.0 and 0.0 <= u < width and 0.0 <= v < height):
                             continue
                         a = _bilinear(alpha[b], u, v)
-                        value = (0.5 - a) * 2.0 * limit
+                        _insert(outside, (0.5 - a) * 2.0 * limit)
                         if a >= 0.5:
-                            value = max(
-                                value, min(_nearest(depth[b], alpha[b], int(u), int(v)) - d, limit)
+                            _insert(
+                                before, min(_nearest(depth[b], alpha[b], int(u), int(v)) - d, limit)
                             )
-                        # Insert into the short descending list.
-                        for n in range(WITNESSES):
-                            if value > best[n]:
-                                value, best[n] = best[n], value
-                        if best[WITNESSES - 1] >= limit:
+                        if outside[WITNESSES - 1] >= limit:
                             break
-                    field[i, j, k] = best[WITNESSES - 1]
+                    hull[i, j, k] = outside[WITNESSES - 1]
+                    front[i, j, k] = before[WITNESSES - 1]
+
+
+@njit(cache=True)
+def _insert(best, value):
+    """Put `value` into a short descending list, dropping the smallest."""
+    for n in range(len(best)):
+        if value > best[n]:
+            value, best[n] = best[n], value
+
+
+def silhouettes(
+    cameras: CameraBatch, vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> Bool[np.ndarray, "B H W"]:
+    """Which pixel centres a mesh covers, in every view. The mesh lies in front of the cameras."""
+    shadow = np.zeros((len(cameras), cameras.height, cameras.width), np.bool_)
+    _silhouettes(pack_cameras(cameras.to("cpu")), vertices.astype(np.float64), faces, shadow)
+    return shadow
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _silhouettes(cameras, vertices, faces, shadow):
+    views, height, width = shadow.shape
+    for b in prange(views):
+        pixels = np.empty((len(vertices), 2))
+        for i in range(len(vertices)):
+            u, v, _ = _project(cameras[b], vertices[i, 0], vertices[i, 1], vertices[i, 2])
+            pixels[i, 0], pixels[i, 1] = u - 0.5, v - 0.5
+        for f in range(len(faces)):
+            ax, ay = pixels[faces[f, 0]]
+            bx, by = pixels[faces[f, 1]]
+            cx, cy = pixels[faces[f, 2]]
+            x0, x1 = max(0, int(np.ceil(min(ax, bx, cx)))), min(width - 1, int(max(ax, bx, cx)))
+            y0, y1 = max(0, int(np.ceil(min(ay, by, cy)))), min(height - 1, int(max(ay, by, cy)))
+            for y in range(y0, y1 + 1):
+                for x in range(x0, x1 + 1):
+                    p = (bx - ax) * (y - ay) - (by - ay) * (x - ax)
+                    q = (cx - bx) * (y - by) - (cy - by) * (x - bx)
+                    r = (ax - cx) * (y - cy) - (ay - cy) * (x - cx)
+                    if (p >= 0 and q >= 0 and r >= 0) or (p <= 0 and q <= 0 and r <= 0):
+                        shadow[b, y, x] = True
 
 
 def observe_colors(

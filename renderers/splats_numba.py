@@ -75,17 +75,17 @@ class _Rasterize(torch.autograd.Function):
         binning.fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_pair)
 
         image = np.empty((views, height, width, colors.shape[2] + 1), np.float32)
-        through = np.empty((views, height, width), np.float32)
+        cover = np.empty((views, height, width), np.float32)
         used = np.zeros(views * tiles_x * tiles_y, np.int32)
         lists = (tile_start, entry_splat)
-        raster.rasterize_tiles(screen, box, colors, *lists, tiles_x, workers, image, through, used)
+        raster.rasterize_tiles(screen, box, colors, *lists, tiles_x, workers, image, cover, used)
 
         ctx.inputs = (packed, raw, colors, screen, box, pair_start, lists, entry_pair)
-        ctx.outputs = (tiles_x, image, through, used)
+        ctx.outputs = (tiles_x, image, cover, used)
         ctx.has_offset, ctx.style = offset is not None, style[1:]
         radii = torch.from_numpy(screen[:, :, projection.RADIUS].copy())
         ctx.mark_non_differentiable(radii)
-        alpha = torch.from_numpy(1.0 - through)[..., None]
+        alpha = torch.from_numpy(cover.copy())[..., None]
         # A copy: whatever a caller does to the image in place must not reach what the backward pass reads.
         return torch.from_numpy(image.copy()), alpha, radii
 
@@ -93,12 +93,12 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_image, grad_alpha, _):
         packed, raw, colors, screen, box, pair_start, lists, entry_pair = ctx.inputs
-        tiles_x, image, through, used = ctx.outputs
+        tiles_x, image, cover, used = ctx.outputs
         workers = set_workers()
         columns = projection.SCREEN_GRADIENTS + max(image.shape[3], raster.BLOCK)
         pair_grad = np.zeros((len(entry_pair), columns), np.float32)
         raster.rasterize_tiles_backward(
-            screen, box, colors, *lists, entry_pair, tiles_x, workers, image, through, used,
+            screen, box, colors, *lists, entry_pair, tiles_x, workers, image, cover, used,
             _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
         )  # fmt: skip
         grads = [np.zeros_like(value) for value in (*raw, colors)]

@@ -63,10 +63,10 @@ def _exp(x):
 # Planes of a tile. The first BLOCK channels have planes of their own in the same array; more live in a second array.
 BLOCK = 4
 PIXELS = TILE * TILE
-COLUMN, ROW, THROUGH, WEIGHT, VALUE, REST, CHANNEL0, CHANNEL1, CHANNEL2, CHANNEL3 = (
-    np.uint64(PIXELS * plane) for plane in range(10)
+COLUMN, ROW, THROUGH, WEIGHT, VALUE, REST, COVER, CHANNEL0, CHANNEL1, CHANNEL2, CHANNEL3 = (
+    np.uint64(PIXELS * plane) for plane in range(11)
 )
-PLANES = 10
+PLANES = 11
 WIDE = np.uint64(TILE)
 
 
@@ -97,6 +97,7 @@ def _composite(t, y0, y1, mx, my, along, shear, across, opacity, f0, f1, f2, f3)
         w = alpha * ahead
         t[p + THROUGH] = ahead - w
         t[p + WEIGHT] = w
+        t[p + COVER] += w
         t[p + CHANNEL0] += w * f0
         t[p + CHANNEL1] += w * f1
         t[p + CHANNEL2] += w * f2
@@ -183,12 +184,13 @@ def _load_values(features, g, depth, values):
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def rasterize_tiles(
-    screen, box, features, tile_start, entry_splat, tiles_x, workers, image, through_image, used
+    screen, box, features, tile_start, entry_splat, tiles_x, workers, image, alpha_image, used
 ):
     """Composite all tiles of all cameras.
 
-    `features` are [V, N, C] with V = 1 or B. Outputs: `image` [B, H, W, C + 1] with z-depth last, `through_image`
-    [B, H, W] what shines through, `used` [B T] the list entries looked at before a tile was opaque.
+    `features` are [V, N, C] with V = 1 or B. Outputs: `image` [B, H, W, C + 1] with z-depth last; `alpha_image`
+    [B, H, W], the sum of weights (exact where it is small, unlike one minus the transmittance); `used` [B T], the list
+    entries looked at before a tile was opaque.
     """
     views, height, width, channels = image.shape
     tiles = (len(tile_start) - 1) // views
@@ -200,7 +202,7 @@ def rasterize_tiles(
             left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
             source = features[b if features.shape[0] > 1 else 0]
             t[THROUGH:WEIGHT] = ONE
-            t[CHANNEL0:] = ZERO
+            t[COVER:] = ZERO
             more[:] = ZERO
             first, last = tile_start[index], tile_start[index + 1]
             entry = first
@@ -222,7 +224,7 @@ def rasterize_tiles(
             for y in range(min(TILE, height - top)):
                 for x in range(min(TILE, width - left)):
                     p = y * TILE + x
-                    through_image[b, top + y, left + x] = t[THROUGH + np.uint64(p)]
+                    alpha_image[b, top + y, left + x] = t[COVER + np.uint64(p)]
                     for c in range(min(channels, BLOCK)):
                         image[b, top + y, left + x, c] = t[CHANNEL0 + np.uint64(c * PIXELS + p)]
                     for c in range(BLOCK, channels):
@@ -230,20 +232,18 @@ def rasterize_tiles(
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _load_gradients(
-    grad_image, grad_alpha, image, through_image, b, top, left, t, more, alpha_plane
-):
+def _load_gradients(grad_image, grad_alpha, image, alpha_image, b, top, left, t, more, alpha_plane):
     """One tile's pixel gradients, and R_0 = <everything composited, its gradient>; zero beyond the image."""
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
     t[CHANNEL0:] = ZERO
-    t[REST:CHANNEL0] = ZERO
+    t[REST:COVER] = ZERO
     alpha_plane[:] = ZERO
     more[:] = ZERO
     for y in range(min(TILE, height - top)):
         for x in range(min(TILE, width - left)):
             p = y * TILE + x
             alpha_plane[p] = grad_alpha[b, top + y, left + x]
-            total = (ONE - through_image[b, top + y, left + x]) * alpha_plane[p]
+            total = alpha_image[b, top + y, left + x] * alpha_plane[p]
             for c in range(channels):
                 grad = grad_image[b, top + y, left + x, c]
                 total += grad * image[b, top + y, left + x, c]
@@ -256,7 +256,7 @@ def _load_gradients(
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def rasterize_tiles_backward(
-    screen, box, features, tile_start, entry_splat, entry_pair, tiles_x, workers, image, through_image, used,
+    screen, box, features, tile_start, entry_splat, entry_pair, tiles_x, workers, image, alpha_image, used,
     grad_image, grad_alpha, pair_grad,
 ):  # fmt: skip
     """Every (splat, tile) pair's gradient: six sums for the screen ellipse, then one per channel (depth last).
@@ -278,7 +278,7 @@ def rasterize_tiles_backward(
             source = features[b if features.shape[0] > 1 else 0]
             t[THROUGH:WEIGHT] = ONE
             _load_gradients(
-                grad_image, grad_alpha, image, through_image, b, top, left, t, more, alpha_plane
+                grad_image, grad_alpha, image, alpha_image, b, top, left, t, more, alpha_plane
             )
             t[VALUE:REST] = alpha_plane
             first = tile_start[index]

@@ -197,6 +197,7 @@ def _tile(
     )
     pixels = torch.stack([x, y], dim=-1).reshape(-1, 2) + low
     if len(hit) == 0:
-        return values.new_zeros(size[1], size[0], values.shape[1] + 1)
+        # Still a function of the inputs, so that an image without splats can be differentiated too.
+        return values.new_zeros(size[1], size[0], values.shape[1] + 1) + values[hit].sum()
     feature, alpha = blend(part, values[hit], pixels)
     return torch.cat([feature, alpha], dim=-1).reshape(size[1], size[0], -1)

@@ -18,15 +18,16 @@ from skimage.measure import marching_cubes
 
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import AssetError
-from renderers.carving import carve, observe_colors
+from renderers.carving import carve, observe_colors, silhouettes
 from renderers.splats import SplatData, render_splats
 
 EXTENT = 1.1
 """Half-side of the cube that is searched for the object, in world units."""
 RINGS = ((-10.0, 16), (15.0, 16), (40.0, 12), (65.0, 6), (90.0, 1))
 """(elevation in degrees, cameras): the views an object is optimised from; what lies under it stays closed."""
-LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
-"""Iso-levels tried, in cells outward: the one whose silhouettes fit the rendered ones best is kept."""
+OFFSETS = (0.0, 0.0125, 0.025, 0.0375, 0.05, 0.0625, 0.075, 0.1)
+"""Splats are seen before their depth says so, by an amount that depends on how soft they are. These (world units) are
+tried, and the smallest whose silhouettes are as good as the best one's is kept."""
 SMALLEST_PART = 0.02
 """A separate piece smaller than this share of the largest is a floater and is dropped."""
 VIEW_BATCH = 8
@@ -70,7 +71,8 @@ def to_mesh(
         resolution: grid cells per side.
         max_faces: the mesh is simplified to about this many.
         image_size: side in pixels of the views it is carved from.
-        antialias, depth_at: as the splats were optimised, see `render_splats`.
+        antialias: as the splats were optimised, see `render_splats`.
+        depth_at: likewise.
         backend: splat renderer backend.
 
     Raises:
@@ -78,10 +80,10 @@ def to_mesh(
     """
     cameras = mesh_cameras(image_size)
     images = _render(splats, cameras, antialias, depth_at, backend)
-    field = carve(cameras, images[..., 3], images[..., 4], resolution, EXTENT)
+    hull, front = carve(cameras, images[..., 3], images[..., 4], resolution, EXTENT)
     cell = 2.0 * EXTENT / resolution
-    level = best_level(field, cameras, images[..., 3], cell)
-    mesh = _surface(field - level * cell, cell, max_faces)
+    offset = best_offset(hull, front, cameras, images[..., 3])
+    mesh = _surface(np.maximum(hull, front - offset), cell, max_faces)
     return ColoredMesh(
         np.asarray(mesh.vertices, np.float32),
         np.asarray(mesh.faces, np.int32),
@@ -104,40 +106,34 @@ def _render(
     return torch.cat(parts).numpy()
 
 
-def best_level(
-    field: Float[np.ndarray, "R R R"],
+def best_offset(
+    hull: Float[np.ndarray, "R R R"],
+    front: Float[np.ndarray, "R R R"],
     cameras: CameraBatch,
     alpha: Float[np.ndarray, "B H W"],
-    cell: float,
 ) -> float:
-    """The level (in cells, positive is outward) at which the solid's silhouettes overlap the rendered ones best.
+    """How far in front of the rendered depth the surface lies, so that the solid's silhouettes are the rendered ones.
 
-    Silhouettes are compared at a quarter of the views and at the grid's own coarseness: occupied cells are projected
-    as points.
+    An offset that is too small carves the solid thinner than its own silhouettes; one that is too large does them no
+    harm but fills hollows. So the smallest good one is right. Tried on every second cell and every fourth view.
     """
-    chosen = list(range(0, len(cameras), 4))
-    height = max(8, int(0.5 * field.shape[0]))
-    small = cameras[chosen].resized(height, height)
-    truth = torch.from_numpy(alpha[chosen])[:, None]
-    truth = (
-        torch.nn.functional.interpolate(truth, (height, height), mode="area")[:, 0].numpy() > 0.5
-    )
-    axis = (np.arange(field.shape[0]) + 0.5) * cell - EXTENT
-    w2c, K = small.w2c.double().numpy(), small.K.double().numpy()
+    views = slice(0, None, 4)
+    hull, front = hull[::2, ::2, ::2], front[::2, ::2, ::2]
+    cell = 2.0 * EXTENT / (2 * hull.shape[0])
     scores = []
-    for level in LEVELS:
-        ijk = np.argwhere(field < level * cell)
-        points = axis[ijk]
-        score = 0.0
-        for b in range(len(small)):
-            local = points @ w2c[b, :3, :3].T + w2c[b, :3, 3]
-            uv = local[:, :2] / local[:, 2:] * K[b, [0, 1], [0, 1]] + K[b, :2, 2]
-            u, v = np.clip(uv.astype(int), 0, height - 1).T
-            shadow = np.zeros((height, height), bool)
-            shadow[v, u] = True
-            score += (shadow & truth[b]).sum() / max(1, (shadow | truth[b]).sum())
-        scores.append(score)
-    return LEVELS[int(np.argmax(scores))]
+    for offset in OFFSETS:
+        field = np.pad(np.maximum(hull, front - offset), 1, constant_values=cell)
+        if field.min() >= 0.0:
+            scores.append(0.0)
+            continue
+        vertices, faces, _, _ = marching_cubes(field, 0.0)
+        vertices = (2.0 * (vertices - 1.0) + 0.5) * cell - EXTENT
+        shadow = silhouettes(cameras[views], vertices, faces)
+        scores.append(
+            float(np.minimum(shadow, alpha[views]).sum() / np.maximum(shadow, alpha[views]).sum())
+        )
+    good = max(scores) - 0.005
+    return next(offset for offset, score in zip(OFFSETS, scores, strict=True) if score >= good)
 
 
 def _solid_parts(inside: np.ndarray) -> np.ndarray:
