@@ -35,6 +35,7 @@ from dream3d.evaluation.truth import (
     turned,
     yaws_to_try,
 )
+from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import Caption
 from dream3d.world.objects import build_object
 from dream3d.world.render import marker_share, trace
@@ -204,3 +205,28 @@ def test_training_cameras_cover_the_sphere() -> None:
     assert all((quarter == q).sum() >= 9 for q in range(4))
     assert (cameras.elevation_deg > 60).sum() == 6
     assert cameras.elevation_deg.min() < 0
+
+
+def test_every_second_face_is_seen_from_behind() -> None:
+    rng = np.random.default_rng(1)
+    cameras = orbit_cameras([0.0, 180.0], 10.0, size=48)
+    for name, entry in CATEGORIES.items():
+        if entry.has_front:
+            thing = build_object(Caption((("blue", name),)), rng)
+            solid = pack(two_faced(thing.parts))
+            front, back = marker_share(solid, trace(solid, cameras).part)
+            assert back >= 0.5 * front, name
+
+
+def test_views_that_hide_one_of_a_pair_ask_nothing() -> None:
+    pair = Caption((("red", "cube"), ("blue", "cube")), "next to")
+    thing = build_object(pair, np.random.default_rng(0))
+    examples = render_examples(thing, orbit_cameras([0.0, 90.0], 0.0, size=64))
+    assert examples.labels["category_1"].tolist() == [CATEGORY_NAMES.index("cube"), UNKNOWN]
+    assert examples.labels["relation"].tolist() == [RELATIONS.index("next to"), UNKNOWN]
+    truth = Truth(thing, 0)
+    assert truth.shows_all(orbit_cameras([0.0, 90.0], 0.0, size=64)).tolist() == [True, False]
+    assert Truth(thing, 0, 90.0).shows_all(orbit_cameras([90.0, 0.0], 0.0)).tolist() == [
+        True,
+        False,
+    ]

@@ -10,16 +10,18 @@ import torch
 from dream3d.cameras import orbit_cameras
 from dream3d.evaluation.alignment import recall, views_right
 from dream3d.evaluation.classifier import CATEGORY_NAMES, NOTHING, SIZE, Evaluator, Reading
-from dream3d.evaluation.examples import draw_caption, render_examples
+from dream3d.evaluation.examples import draw_caption, render_examples, shows_all
 from dream3d.evaluation.negatives import negatives
 from dream3d.world.backgrounds import random_backgrounds
 from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import Caption
 from dream3d.world.objects import build_object
+from dream3d.world.render import part_images
 
 CATEGORY_BAR = 0.98
 COLOR_BAR = 0.98
 VIEW_BAR = 0.95
+IN_VIEW = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Accuracy:
     """Shares read right on fresh true renders at elevations from -10 to 60 degrees.
 
     Attributes:
-        category, color: of images of one object or two; with two, both must be right.
+        category, color: of images of one object or two; with two, both must be right. Views in which one of the two
+            fills less than IN_VIEW of the image do not count.
         both: category and colour at once.
         relation: how many objects there are and how they stand.
         view: the side, within 15 degrees of a bin's centre, of single front-marked objects.
@@ -82,7 +85,8 @@ def measure_accuracy(
     """
     rng = np.random.default_rng([seed, 77])
     generator = torch.Generator().manual_seed(seed)
-    tallies = [_read_one(evaluator, draw(rng), rng, generator) for _ in range(objects)]
+    everything = [_read_one(evaluator, draw(rng), rng, generator) for _ in range(objects)]
+    tallies = [tally for tally in everything if tally is not None]
     recalls = [recall(t.caption, t.reading) for t in tallies]
     right, asked, marker_right, marker_asked = 0.0, 0, 0, 0
     for tally in tallies:
@@ -108,17 +112,21 @@ def measure_accuracy(
 
 def _read_one(
     evaluator: Evaluator, caption: Caption, rng: np.random.Generator, generator: torch.Generator
-) -> _Tally:
+) -> _Tally | None:
     thing = build_object(caption, rng)
     offset = rng.uniform(-15.0, 15.0, 4)
     azimuth = torch.from_numpy((45.0 * rng.integers(8, size=4) + offset) % 360.0).float()
     elevation = torch.from_numpy(rng.uniform(-10.0, 60.0, 4)).float()
     distance = torch.from_numpy(3.2 * rng.uniform(0.95, 1.05, 4)).float()
-    examples = render_examples(thing, orbit_cameras(azimuth, elevation, distance, size=SIZE))
+    cameras = orbit_cameras(azimuth, elevation, distance, size=SIZE)
+    cameras = cameras[shows_all(thing.solid, part_images(thing, cameras), IN_VIEW)]
+    if not len(cameras):
+        return None
+    examples = render_examples(thing, cameras)
     pixels = examples.rgba.float() / 255.0
     backgrounds = random_backgrounds(len(pixels), SIZE, generator)
     images = pixels[..., :3] + (1.0 - pixels[..., 3:]) * backgrounds
-    return _Tally(thing.caption, evaluator.read(images), azimuth, examples.labels)
+    return _Tally(thing.caption, evaluator.read(images), cameras.azimuth_deg, examples.labels)
 
 
 def _objectness(evaluator: Evaluator, count: int, generator: torch.Generator) -> float:

@@ -76,7 +76,7 @@ class TrainingConfig:
     batch: int = 192
     negatives: int = 12
     pool: int = 24_000
-    two_faced_share: float = 0.15
+    two_faced_share: float = 0.2
     learning_rate: float = 2e-3
     ema: float = 0.998
     seed: int = 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch, orbit_cameras
@@ -30,6 +30,8 @@ MARKER_HIDDEN = 0.001
 """A front's mark counts as hidden below this share of the image; up to MARKER_SEEN it is not asked about."""
 EDGE_SAMPLES = 2
 """Rays per side of an edge pixel; at 64 x 64 more is not seen."""
+HIDDEN = 0.01
+"""Nothing is asked about a pair when one of the two fills less than this share of the image."""
 UNKNOWN = -1
 """Label of a head that an example says nothing about."""
 PAIR_SHARE = 0.35
@@ -122,13 +124,36 @@ def azimuth_target(azimuth_deg: float, faces_deg: Sequence[float]) -> Float[np.n
 
 
 def two_faced(parts: Sequence[Part]) -> list[Part]:
-    """The parts with every front marker repeated on the back, mirrored in the plane z = 0."""
+    """The parts with every front marker repeated on the back, mirrored in a plane of constant z.
+
+    Bodies are not symmetric, and a mirrored mark may end up inside: the plane is moved back until the second face is
+    seen from behind about as well as the first from the front.
+    """
+    best, most = list(parts), -1.0
+    for step in range(20):
+        double = [*parts, *_mirrored_markers(parts, -0.02 * step)]
+        solid = pack(double)
+        front, back = marker_share(solid, trace(solid, _FACING, UNLIT, samples=1).part).tolist()
+        if back > most:
+            best, most = double, back
+        if back >= 0.8 * front:
+            break
+    return best
+
+
+_FACING = orbit_cameras([0.0, 180.0], 10.0, size=32)
+
+
+def _mirrored_markers(parts: Sequence[Part], plane: float) -> list[Part]:
+    """The mirror images of the marker parts in the plane z = `plane`."""
     twins = []
     for part in parts:
         if part.marker:
             (x, y, z), (rx, ry, rz) = part.position, part.rotation_deg
-            twins.append(replace(part, position=(x, y, -z), rotation_deg=(-rx, -ry, rz)))
-    return [*parts, *twins]
+            twins.append(
+                replace(part, position=(x, y, 2.0 * plane - z), rotation_deg=(-rx, -ry, rz))
+            )
+    return twins
 
 
 def draw_cameras(rng: np.random.Generator, count: int, size: int = SIZE) -> CameraBatch:
@@ -143,6 +168,19 @@ def draw_cameras(rng: np.random.Generator, count: int, size: int = SIZE) -> Came
     )
     cameras.K[:, :2, 2] += torch.from_numpy(size * rng.uniform(-0.05, 0.05, (count, 2))).float()
     return cameras
+
+
+def shows_all(solid: Solid, part: Int[np.ndarray, "B H W"], least: float) -> Bool[Tensor, " B"]:
+    """Which views show at least the share `least` of pixels of every object; one may hide behind the other.
+
+    Args:
+        solid: one object, or two.
+        part: which part each pixel shows, -1 for none.
+        least: share of the image.
+    """
+    owner = np.append(solid.owner, -1)[part]  # index -1 reads the appended one
+    seen = [(owner == index).mean(axis=(1, 2)) >= least for index in range(solid.owner.max() + 1)]
+    return torch.from_numpy(np.all(seen, axis=0))
 
 
 def to_bytes(rgba: Float[Tensor, "N H W 4"]) -> Int[Tensor, "N H W 4"]:
@@ -172,6 +210,9 @@ def render_examples(
     fixed = object_labels(thing.caption)
     count = len(cameras)
     labels = {name: torch.full((count,), value) for name, value in fixed.items()}
+    hidden = ~shows_all(shown, traced.part, HIDDEN)
+    for name in fixed:
+        labels[name][hidden] = UNKNOWN
     labels["elevation"] = torch.tensor([elevation_class(e) for e in cameras.elevation_deg.tolist()])
     marker = torch.full((count,), UNKNOWN)
     azimuth = np.zeros((count, AZIMUTH_BINS), dtype=np.float32)

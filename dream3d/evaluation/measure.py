@@ -104,6 +104,9 @@ def choose_truth(shown: Shown, caption: Caption) -> Truth:
 def measure(shown: Shown, caption: Caption, truth: Truth) -> dict[str, float | bool | None]:
     """The numbers of METRICS.
 
+    Of a pair, views from which the truth itself hides one behind the other do not count for alignment, category and
+    colors.
+
     alignment: attributes of the prompt that are recalled (every category, every named colour, the relation), mean over
         16 views, in [0, 1].
     category: share of the eight views at elevation 15 that show the right category (both, for a pair), in [0, 1].
@@ -120,14 +123,15 @@ def measure(shown: Shown, caption: Caption, truth: Truth) -> dict[str, float | b
     cameras = ring_cameras()
     level = slice(0, 8)
     recalled = recall(caption, shown.reading)
+    shown_whole = truth.shows_all(cameras)
     front = has_front(caption)
     sides = views_right(shown.reading[level], cameras.azimuth_deg[level])
     true_ring = truth.render(cameras)
     gray = torch.full((1, 1, 1, 3), GRAY)
     return {
-        "alignment": recalled.share.mean().item(),
-        "category": recalled.category[level].mean().item(),
-        "colors": recalled.color[level].mean().item(),
+        "alignment": recalled.share[shown_whole].mean().item(),
+        "category": recalled.category[level][shown_whole[level]].mean().item(),
+        "colors": recalled.color[level][shown_whole[level]].mean().item(),
         "view": sides.mean().item() if front else None,
         "janus": is_janus(shown.reading, cameras.azimuth_deg) if front else None,
         "silhouette_iou": silhouette_iou(shown.ring.alpha, true_ring.alpha),

@@ -13,12 +13,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch, orbit_cameras
+from dream3d.evaluation.acceptance import IN_VIEW
+from dream3d.evaluation.examples import shows_all
 from dream3d.evaluation.geometry import silhouette_iou
 from dream3d.rendering import RenderOutput
 from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import Caption
 from dream3d.world.objects import WorldObject, build_object
-from dream3d.world.render import WORLD_LIGHT, trace
+from dream3d.world.render import WORLD_LIGHT, part_images, trace
 from dream3d.world.solid import signed_distance
 
 VARIANTS = 12
@@ -49,6 +51,11 @@ class Truth:
         distance, _ = signed_distance(self.thing.solid, local[near].double().numpy())
         inside[near] = torch.from_numpy(distance <= 0.0)
         return inside
+
+    def shows_all(self, cameras: CameraBatch) -> Bool[Tensor, " B"]:
+        """Which views show every object of the caption; one of a pair may hide behind the other."""
+        part = part_images(self.thing, _turned_cameras(cameras, -self.yaw_deg))
+        return shows_all(self.thing.solid, part, IN_VIEW)
 
     def render(self, cameras: CameraBatch, samples: int = 3) -> RenderOutput:
         """True images under the world's light, which does not turn with the object.
