@@ -40,7 +40,7 @@ class Registry(Generic[T]):
                 raise ValueError(
                     f"{self.kind} name '{name}' is already used by {taken.__qualname__}"
                 )
-            self._entries[name] = entry
+            self._entries[name] = entry  # pyright: ignore[reportArgumentType]  # Entry is a subclass of T
             entry.registered_name = name
             return entry
 

@@ -48,13 +48,13 @@ class Condition:
             if len(parts) != len(conditions):
                 raise ValueError("cannot concatenate conditions with and without cameras")
             cameras = CameraBatch(
-                *(torch.cat([getattr(p, name) for p in parts]) for name in ("c2w", "K")),
-                parts[0].height,
-                parts[0].width,
-                *(
-                    torch.cat([getattr(p, name) for p in parts])
-                    for name in ("azimuth_deg", "elevation_deg", "distance")
-                ),
+                c2w=torch.cat([p.c2w for p in parts]),
+                K=torch.cat([p.K for p in parts]),
+                height=parts[0].height,
+                width=parts[0].width,
+                azimuth_deg=torch.cat([p.azimuth_deg for p in parts]),
+                elevation_deg=torch.cat([p.elevation_deg for p in parts]),
+                distance=torch.cat([p.distance for p in parts]),
             )
         tokens = torch.cat([c.tokens for c in conditions])
         return Condition(tokens, cameras, first.views_per_object)

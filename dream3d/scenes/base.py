@@ -32,7 +32,11 @@ class Scene(ABC):
 
     @abstractmethod
     def density_control(
-        self, optimizer: torch.optim.Optimizer, progress: float, step: int, generator: torch.Generator
+        self,
+        optimizer: torch.optim.Optimizer,
+        progress: float,
+        step: int,
+        generator: torch.Generator,
     ) -> None:
         """After each optimiser step: add, remove or reset elements, keeping the optimiser's state in line."""
 

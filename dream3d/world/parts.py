@@ -1,8 +1,8 @@
 """Parts: the solids every object of the procedural world is made of.
 
-An object is an ordered list of parts in its own frame (+Y up, front +Z). Each part is a solid with one colour. Parts are
-united in order; a part with `carve=True` is subtracted from everything before it (the hollow of a mug) and paints the
-surface it cuts. The list is the ground truth: signed distance, mesh and images all follow from it.
+An object is an ordered list of parts in its own frame (+Y up, front +Z). Each part is a solid with one colour. Parts
+are united in order; a part with `carve=True` is subtracted from everything before it (the hollow of a mug) and paints
+the surface it cuts. The list is the ground truth: signed distance, mesh and images all follow from it.
 """
 
 from dataclasses import dataclass
