@@ -2,10 +2,11 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numba import njit, prange
+from numba import prange
 
 from dream3d.cameras import CameraBatch
-from renderers.splats_numba import pack_cameras, set_workers
+from renderers.kernels import kernel, kernel_threads
+from renderers.splats_numba import pack_cameras
 
 WITNESSES = 3
 """A cell is as far outside as the third most favourable view says: one or two views may be wrong."""
@@ -37,11 +38,12 @@ def carve(
     front = np.empty_like(hull)
     packed = pack_cameras(cameras.to("cpu"))
     images = np.ascontiguousarray(alpha), np.ascontiguousarray(depth)
-    _carve(packed, *images, extent, set_workers(), hull, front)
+    with kernel_threads() as workers:
+        _carve(packed, *images, extent, workers, hull, front)
     return hull, front
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _project(cam, x, y, z):
     """Pixel coordinates and z-depth of a world point."""
     depth = cam[6] * x + cam[7] * y + cam[8] * z + cam[11]
@@ -50,7 +52,7 @@ def _project(cam, x, y, z):
     return u, v, depth
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _bilinear(image, u, v):
     """Value between pixel centres; (u, v) lies inside the image."""
     height, width = image.shape
@@ -62,7 +64,7 @@ def _bilinear(image, u, v):
     return top * (1.0 - fy) + bottom * fy
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _nearest(depth, alpha, column, row):
     """Smallest depth of a covered pixel among 3 x 3: a slanted surface must not carve itself."""
     height, width = depth.shape
@@ -74,7 +76,7 @@ def _nearest(depth, alpha, column, row):
     return least
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True)
 def _carve(cameras, alpha, depth, extent, workers, hull, front):
     views, height, width = alpha.shape
     r = hull.shape[0]
@@ -106,7 +108,7 @@ def _carve(cameras, alpha, depth, extent, workers, hull, front):
                     front[i, j, k] = before[WITNESSES - 1]
 
 
-@njit(cache=True)
+@kernel()
 def _insert(best, value):
     """Put `value` into a short descending list, dropping the smallest."""
     for n in range(len(best)):
@@ -119,11 +121,12 @@ def silhouettes(
 ) -> Bool[np.ndarray, "B H W"]:
     """Which pixel centres a mesh covers, in every view. The mesh lies in front of the cameras."""
     shadow = np.zeros((len(cameras), cameras.height, cameras.width), np.bool_)
-    _silhouettes(pack_cameras(cameras.to("cpu")), vertices.astype(np.float64), faces, shadow)
+    with kernel_threads():
+        _silhouettes(pack_cameras(cameras.to("cpu")), vertices.astype(np.float64), faces, shadow)
     return shadow
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True)
 def _silhouettes(cameras, vertices, faces, shadow):
     views, height, width = shadow.shape
     for b in prange(views):
@@ -164,13 +167,13 @@ def observe_colors(
     """
     colors, weight = np.zeros((len(points), 3)), np.zeros(len(points))
     packed, position = pack_cameras(cameras.to("cpu")), cameras.position.cpu().double().numpy()
-    _observe_colors(
-        packed, position, images, points, normals, tolerance, set_workers(), colors, weight
-    )
+    geometry = (points, normals, tolerance)
+    with kernel_threads() as workers:
+        _observe_colors(packed, position, images, *geometry, workers, colors, weight)
     return colors, weight
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True)
 def _observe_colors(cameras, position, images, points, normals, tolerance, workers, colors, weight):
     views, height, width, _ = images.shape
     for worker in prange(workers):

@@ -65,10 +65,11 @@ def render_splats(
             f"splat backend 'numba' needs float32, got {splats.means.dtype}; use backend 'torch'"
         )
 
-    if splats.features is not None:
-        features = splats.features[None]
-    else:
+    if splats.sh is not None:
         features = sh_colors(splats.sh, splats.means, cameras.position)
+    else:
+        assert splats.features is not None  # check_splats has seen to it
+        features = splats.features[None]
     channels = features.shape[-1]
     if normals:
         facing = splat_normals(splats, cameras)

@@ -1,6 +1,7 @@
 """The fast CPU backend: the numba kernels behind one autograd function. float32, deterministic for any thread count."""
 
-import numba
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -11,14 +12,8 @@ from dream3d.cameras import CameraBatch
 from renderers import splats_numba_bin as binning
 from renderers import splats_numba_project as projection
 from renderers import splats_numba_raster as raster
+from renderers.kernels import kernel_threads
 from renderers.splats_data import FRUSTUM_MARGIN, RasterSettings, SplatData
-
-
-def set_workers() -> int:
-    """Let numba use as many threads as torch does, and say how many."""
-    workers = max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    numba.set_num_threads(workers)
-    return workers
 
 
 def pack_cameras(cameras: CameraBatch) -> np.ndarray:
@@ -48,63 +43,98 @@ def _starts(counts: np.ndarray) -> np.ndarray:
     return starts
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """The arguments of the projection kernels: packed cameras and raw splats."""
+
+    cameras: np.ndarray
+    means: np.ndarray
+    log_scales: np.ndarray
+    quaternions: np.ndarray
+    logits: np.ndarray
+    settings: RasterSettings
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Projected splats and which tiles they touch; see `splats_numba_bin`."""
+
+    screen: np.ndarray
+    box: np.ndarray
+    pair_start: np.ndarray
+    tile_start: np.ndarray
+    entry_splat: np.ndarray
+    entry_pair: np.ndarray
+    tiles_x: int
+
+
+def _prepare(scene: _Scene, offset: np.ndarray, height: int, width: int, workers: int) -> _Lists:
+    """Project all splats into all cameras and deal them to tiles."""
+    views, n, settings = len(scene.cameras), len(scene.means), scene.settings
+    screen = np.zeros((views, n, projection.SCREEN), np.float32)
+    box = np.zeros((views, n, 4), np.int32)
+    projection.project(
+        scene.cameras, scene.means, scene.log_scales, scene.quaternions, scene.logits, offset,
+        float(settings.near), bool(settings.antialias), float(settings.depth_at),
+        height, width, workers, screen, box,
+    )  # fmt: skip
+    tiles_x, tiles_y = -(-width // binning.TILE), -(-height // binning.TILE)
+    splat_count = np.zeros((views, n), np.int32)
+    tile_count = np.zeros((views, tiles_x * tiles_y), np.int32)
+    binning.count_pairs(screen, box, tiles_x, splat_count, tile_count)
+    pair_start, tile_start = _starts(splat_count), _starts(tile_count)
+    entry_splat = np.empty(pair_start[-1], np.int32)
+    entry_pair = np.empty(pair_start[-1], np.int32)
+    binning.fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_pair)
+    return _Lists(screen, box, pair_start, tile_start, entry_splat, entry_pair, tiles_x)
+
+
 class _Rasterize(torch.autograd.Function):
     """Project, bin and composite; the backward pass is written by hand."""
 
     @staticmethod
     def forward(ctx, means, log_scales, quaternions, logits, features, offset, cameras, settings):
-        height, width, views, n = cameras.height, cameras.width, len(cameras), len(means)
-        workers = set_workers()
-        packed = pack_cameras(cameras)
-        raw = [_numpy(value) for value in (means, log_scales, quaternions, logits)]
-        colors = _numpy(features)
+        height, width, views = cameras.height, cameras.width, len(cameras)
+        raw = (_numpy(means), _numpy(log_scales), _numpy(quaternions), _numpy(logits))
+        scene, colors = _Scene(pack_cameras(cameras), *raw, settings), _numpy(features)
         shift = np.empty((0, 0, 2), np.float32) if offset is None else _numpy(offset)
-
-        screen = np.zeros((views, n, projection.SCREEN), np.float32)
-        box = np.zeros((views, n, 4), np.int32)
-        style = (float(settings.near), bool(settings.antialias), float(settings.depth_at))
-        projection.project(packed, *raw, shift, *style, height, width, workers, screen, box)
-
-        tiles_x, tiles_y = -(-width // binning.TILE), -(-height // binning.TILE)
-        splat_count = np.zeros((views, n), np.int32)
-        tile_count = np.zeros((views, tiles_x * tiles_y), np.int32)
-        binning.count_pairs(screen, box, tiles_x, splat_count, tile_count)
-        pair_start, tile_start = _starts(splat_count), _starts(tile_count)
-        entry_splat = np.empty(pair_start[-1], np.int32)
-        entry_pair = np.empty(pair_start[-1], np.int32)
-        binning.fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_pair)
-
         image = np.empty((views, height, width, colors.shape[2] + 1), np.float32)
-        cover = np.empty((views, height, width), np.float32)
-        used = np.zeros(views * tiles_x * tiles_y, np.int32)
-        lists = (tile_start, entry_splat)
-        raster.rasterize_tiles(screen, box, colors, *lists, tiles_x, workers, image, cover, used)
-
-        ctx.inputs = (packed, raw, colors, screen, box, pair_start, lists, entry_pair)
-        ctx.outputs = (tiles_x, image, cover, used)
-        ctx.has_offset, ctx.style = offset is not None, style[1:]
-        radii = torch.from_numpy(screen[:, :, projection.RADIUS].copy())
+        alpha = np.empty((views, height, width), np.float32)
+        with kernel_threads() as workers:
+            lists = _prepare(scene, shift, height, width, workers)
+            used = np.zeros(len(lists.tile_start) - 1, np.int32)
+            raster.rasterize_tiles(
+                lists.screen, lists.box, colors, lists.tile_start, lists.entry_splat, lists.tiles_x,
+                workers, image, alpha, used,
+            )  # fmt: skip
+        ctx.kept, ctx.has_offset = (scene, colors, lists, image, alpha, used), offset is not None
+        radii = torch.from_numpy(lists.screen[:, :, projection.RADIUS].copy())
         ctx.mark_non_differentiable(radii)
-        alpha = torch.from_numpy(cover.copy())[..., None]
-        # A copy: whatever a caller does to the image in place must not reach what the backward pass reads.
-        return torch.from_numpy(image.copy()), alpha, radii
+        # Copies: whatever a caller does to the images in place must not reach what the backward pass reads.
+        return torch.from_numpy(image.copy()), torch.from_numpy(alpha[..., None].copy()), radii
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_image, grad_alpha, _):
-        packed, raw, colors, screen, box, pair_start, lists, entry_pair = ctx.inputs
-        tiles_x, image, cover, used = ctx.outputs
-        workers = set_workers()
+    def backward(ctx, grad_image, grad_alpha, _):  # pyright: ignore[reportIncompatibleMethodOverride]
+        scene, colors, lists, image, alpha, used = ctx.kept
         columns = projection.SCREEN_GRADIENTS + max(image.shape[3], raster.BLOCK)
-        pair_grad = np.zeros((len(entry_pair), columns), np.float32)
-        raster.rasterize_tiles_backward(
-            screen, box, colors, *lists, entry_pair, tiles_x, workers, image, cover, used,
-            _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
-        )  # fmt: skip
-        grads = [np.zeros_like(value) for value in (*raw, colors)]
-        grad_offset = np.zeros((*screen.shape[:2], 2) if ctx.has_offset else (0, 0, 2), np.float32)
-        pairs = (pair_start, pair_grad)
-        projection.project_backward(packed, *ctx.style, *raw, *pairs, workers, *grads, grad_offset)
+        pair_grad = np.zeros((len(lists.entry_pair), columns), np.float32)
+        raw = (scene.means, scene.log_scales, scene.quaternions, scene.logits, colors)
+        grads = [np.zeros_like(value) for value in raw]
+        grad_offset = np.zeros(
+            (*lists.box.shape[:2], 2) if ctx.has_offset else (0, 0, 2), np.float32
+        )
+        with kernel_threads() as workers:
+            raster.rasterize_tiles_backward(
+                lists.screen, lists.box, colors, lists.tile_start, lists.entry_splat,
+                lists.entry_pair, lists.tiles_x, workers, image, alpha, used,
+                _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
+            )  # fmt: skip
+            projection.project_backward(
+                scene.cameras, bool(scene.settings.antialias), float(scene.settings.depth_at),
+                scene.means, scene.log_scales, scene.quaternions, scene.logits,
+                lists.pair_start, pair_grad, workers, *grads, grad_offset,
+            )  # fmt: skip
         result = [torch.from_numpy(grad) for grad in grads]
         return *result, torch.from_numpy(grad_offset) if ctx.has_offset else None, None, None
 

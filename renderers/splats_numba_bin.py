@@ -6,8 +6,9 @@ gradient: summing a splat's consecutive pairs is then free of races and of any d
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from renderers.kernels import kernel
 from renderers.splats_numba_project import ACROSS, ALONG, CENTER_DEPTH, CX, CY, OPACITY, SHEAR
 
 TILE = 16
@@ -15,7 +16,7 @@ _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
 
 
-@njit(cache=True)
+@kernel()
 def _sort_by_depth(keys, order, spare):
     """Stable radix sort of `order` by `keys[order]`; the bits of positive floats sort like the floats."""
     count = np.empty(_RADIX, np.int64)
@@ -36,7 +37,7 @@ def _sort_by_depth(keys, order, spare):
     return order
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _row_span(s, box, ty):
     """First and one past the last tile column that the splat's ellipse reaches within tile row `ty`.
 
@@ -64,7 +65,7 @@ def _row_span(s, box, ty):
     return int(x0) // TILE, (int(x1) - 1) // TILE + 1
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def count_pairs(screen, box, tiles_x, splat_count, tile_count):
     """Fill how many tiles each splat touches [B, N] and how many splats each tile has [B, T] (zero on entry)."""
     views, n = box.shape[0], box.shape[1]
@@ -81,7 +82,7 @@ def count_pairs(screen, box, tiles_x, splat_count, tile_count):
             splat_count[b, g] = number
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_pair):
     """Deal the splats to their tiles, nearest first.
 

@@ -7,8 +7,9 @@ determinant of the screen covariance a difference of nearly equal numbers.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from renderers.kernels import kernel
 from renderers.splats_data import ALPHA_CUT, LOG_SCALE_MAX, LOG_SCALE_MIN, LOW_PASS
 
 CX, CY, ALONG, SHEAR, ACROSS, OPACITY, CENTER_DEPTH, DEPTH, RADIUS = range(9)
@@ -25,7 +26,7 @@ SCREEN_GRADIENTS = 6
 """Leading columns of a pair's gradient: sums over pixels of q, q dx, q dy, q dx^2, q dx dy, q dy^2 (see raster)."""
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _unit(q):
     """A wxyz quaternion scaled to length 1 (zero stays zero), and its former length."""
     length = math.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3])
@@ -33,7 +34,7 @@ def _unit(q):
     return q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse, inverse
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _rotation(w, x, y, z):
     """Row-major rotation of a unit quaternion."""
     return (
@@ -43,13 +44,13 @@ def _rotation(w, x, y, z):
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _scale(log_scale):
     """exp within the representable range."""
     return math.exp(min(max(np.float64(log_scale), LOG_SCALE_MIN), LOG_SCALE_MAX))
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _covariance(r, s0, s1, s2):
     """World covariance R diag(s^2) R^T as (xx, xy, xz, yy, yz, zz)."""
     a0, a1, a2 = r[0] * s0, r[1] * s1, r[2] * s2
@@ -61,7 +62,7 @@ def _covariance(r, s0, s1, s2):
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _to_camera(cam, mean):
     """A world point in camera coordinates."""
     x = cam[0] * mean[0] + cam[1] * mean[1] + cam[2] * mean[2] + cam[9]
@@ -70,7 +71,7 @@ def _to_camera(cam, mean):
     return x, y, z
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _affine(cam, x, y, z):
     """Rows of J W (screen from world, to first order), and the two slopes it was taken at."""
     u = min(max(x / z, cam[16]), cam[17])
@@ -83,7 +84,7 @@ def _affine(cam, x, y, z):
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _times(c, a, b, d):
     """A symmetric matrix (xx, xy, xz, yy, yz, zz) times a vector."""
     return (
@@ -93,7 +94,7 @@ def _times(c, a, b, d):
     )
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _screen_covariance(t, cov):
     """(xx, xy, yy) of T cov T^T, before the low-pass."""
     p = _times(cov, t[0], t[1], t[2])
@@ -104,14 +105,14 @@ def _screen_covariance(t, cov):
     return xx, xy, yy
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _spread(cov, cam):
     """Standard deviation along the camera's forward axis."""
     p = _times(cov, cam[6], cam[7], cam[8])
     return math.sqrt(cam[6] * p[0] + cam[7] * p[1] + cam[8] * p[2])
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _pixel_range(center, extent, size):
     """First and one past the last pixel whose centre lies within `extent` of `center`, within the image."""
     # A little slack: rounding must not decide which pixels are looked at; the alpha cut-off does.
@@ -121,7 +122,7 @@ def _pixel_range(center, extent, size):
     return int(first), int(last) + 1
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True)
 def project(
     cameras,
     means,
@@ -184,7 +185,7 @@ def project(
                     box[b, g, 0], box[b, g, 1], box[b, g, 2], box[b, g, 3] = x0, x1, y0, y1
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _screen_backward(cam, mean, cov, antialias, depth_at, grad, grad_depth, grad_cov, grad_mean):
     """One splat in one camera: add to the gradients of its world covariance [6] and mean [3]; returns d/d centre."""
     x, y, z = _to_camera(cam, mean)
@@ -252,7 +253,7 @@ def _screen_backward(cam, mean, cov, antialias, depth_at, grad, grad_depth, grad
     return gx, gy
 
 
-@njit(cache=True, error_model="numpy")
+@kernel()
 def _shape_backward(quaternion, log_scale, cov, out_scale, out_quaternion):
     """From d/d covariance [6] to the raw log-scales [3] and quaternion [4] of one splat."""
     w, x, y, z, inverse = _unit(quaternion)
@@ -281,7 +282,7 @@ def _shape_backward(quaternion, log_scale, cov, out_scale, out_quaternion):
     out_quaternion[3] = (gz - radial * z) * inverse
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True)
 def project_backward(
     cameras, antialias, depth_at, means, log_scales, quaternions, logits, pair_start, pair_grad, workers,
     grad_means, grad_scales, grad_quaternions, grad_logits, grad_features, grad_offset,

@@ -13,6 +13,7 @@ backwards and no transmittance is divided out.
 import numpy as np
 from numba import njit, prange
 
+from renderers.kernels import kernel
 from renderers.splats_data import ALPHA_CUT as _ALPHA_CUT
 from renderers.splats_data import ALPHA_MAX as _ALPHA_MAX
 from renderers.splats_data import TRANSMITTANCE_CUT as _TRANSMITTANCE_CUT
@@ -70,7 +71,7 @@ PLANES = 11
 WIDE = np.uint64(TILE)
 
 
-@njit(cache=True)
+@kernel()
 def _new_tile():
     """The planes of a tile, with the pixel centres filled in."""
     tile = np.zeros(PLANES * PIXELS, np.float32)
@@ -80,7 +81,7 @@ def _new_tile():
     return tile
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST)
 def _composite(t, y0, y1, mx, my, along, shear, across, opacity, f0, f1, f2, f3):
     """Rows y0..y1 of one splat in one tile: fill its weights, lower the transmittance, add four channels."""
     for p in range(np.uint64(y0) * WIDE, np.uint64(y1) * WIDE):
@@ -104,7 +105,7 @@ def _composite(t, y0, y1, mx, my, along, shear, across, opacity, f0, f1, f2, f3)
         t[p + CHANNEL3] += w * f3
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST)
 def _composite_backward(t, y0, y1, mx, my, along, shear, across, opacity, f0, f1, f2, f3, out):
     """One splat in one tile: the first ten gradients of the pair into `out`.
 
@@ -148,14 +149,14 @@ def _composite_backward(t, y0, y1, mx, my, along, shear, across, opacity, f0, f1
     out[6], out[7], out[8], out[9] = c0, c1, c2, c3
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST)
 def _add(target, start, source, offset, y0, y1, value):
     """target[start + p] += value * source[offset + p] over rows y0..y1."""
     for p in range(np.uint64(y0) * WIDE, np.uint64(y1) * WIDE):
         target[p + start] += value * source[p + offset]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST)
 def _dot(t, grad, offset, y0, y1):
     """Sum over rows y0..y1 of the weights times a plane of `grad`."""
     total = ZERO
@@ -164,7 +165,7 @@ def _dot(t, grad, offset, y0, y1):
     return total
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST)
 def _opaque(t):
     """Whether no pixel of the tile accepts another splat."""
     most = ZERO
@@ -174,7 +175,7 @@ def _opaque(t):
     return most < TRANSMITTANCE_CUT
 
 
-@njit(cache=True)
+@kernel()
 def _load_values(features, g, depth, values):
     """A splat's channels: its features, then its depth, then zeros."""
     for c in range(features.shape[1]):
@@ -182,7 +183,7 @@ def _load_values(features, g, depth, values):
     values[features.shape[1]] = depth
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True)
 def rasterize_tiles(
     screen, box, features, tile_start, entry_splat, tiles_x, workers, image, alpha_image, used
 ):
@@ -231,7 +232,7 @@ def rasterize_tiles(
                         image[b, top + y, left + x, c] = more[(c - BLOCK) * PIXELS + p]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST)
 def _load_gradients(grad_image, grad_alpha, image, alpha_image, b, top, left, t, more, alpha_plane):
     """One tile's pixel gradients, and R_0 = <everything composited, its gradient>; zero beyond the image."""
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
@@ -254,7 +255,7 @@ def _load_gradients(grad_image, grad_alpha, image, alpha_image, b, top, left, t,
             t[REST + np.uint64(p)] = total
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True)
 def rasterize_tiles_backward(
     screen, box, features, tile_start, entry_splat, entry_pair, tiles_x, workers, image, alpha_image, used,
     grad_image, grad_alpha, pair_grad,

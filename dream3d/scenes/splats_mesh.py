@@ -57,7 +57,7 @@ def mesh_cameras(size: int) -> CameraBatch:
 
 def to_mesh(
     splats: SplatData,
-    resolution: int = 96,
+    resolution: int = 128,
     max_faces: int = 20_000,
     image_size: int = 192,
     antialias: bool = True,
@@ -142,15 +142,17 @@ def _solid_parts(inside: np.ndarray) -> np.ndarray:
     Raises:
         AssetError: nothing is inside.
     """
-    labels, number = ndimage.label(inside)
-    if number == 0:
+    if not inside.any():
         raise AssetError(
             "the splats show no opaque surface, so there is no mesh to extract; optimise for more steps or lower "
             "scene.weight_opacity"
         )
-    sizes = ndimage.sum_labels(inside, labels, range(1, number + 1))
-    keep = 1 + np.flatnonzero(sizes >= SMALLEST_PART * sizes.max())
-    return ndimage.binary_fill_holes(np.isin(labels, keep))
+    labels = np.empty(inside.shape, np.int32)
+    ndimage.label(inside, output=labels)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0  # the outside
+    keep = np.flatnonzero(sizes >= SMALLEST_PART * sizes.max())
+    return np.asarray(ndimage.binary_fill_holes(np.isin(labels, keep)))
 
 
 def _surface(field: Float[np.ndarray, "R R R"], cell: float, max_faces: int) -> trimesh.Trimesh:
@@ -163,10 +165,10 @@ def _surface(field: Float[np.ndarray, "R R R"], cell: float, max_faces: int) -> 
     mesh = trimesh.Trimesh((vertices - 0.5) * cell - EXTENT, faces, process=True)
     trimesh.smoothing.filter_taubin(mesh, lamb=0.5, nu=0.53, iterations=10)
     if len(mesh.faces) > max_faces:
-        points, triangles = fast_simplification.simplify(
-            mesh.vertices.astype(np.float32), mesh.faces, target_count=max_faces
+        reduced = fast_simplification.simplify(
+            np.asarray(mesh.vertices), np.asarray(mesh.faces), target_count=max_faces
         )
-        simple = trimesh.Trimesh(points, triangles, process=True)
+        simple = trimesh.Trimesh(reduced[0], reduced[1], process=True)
         # Edge collapses may pinch a thin part shut; a closed mesh matters more than a small one.
         mesh = simple if simple.is_watertight else mesh
     return mesh

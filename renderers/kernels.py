@@ -1,0 +1,55 @@
+"""How this package compiles numba kernels and how many threads they get."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+import torch
+
+# Numba's "workqueue" threading layer, the only one on some platforms, must not be entered twice at a time.
+_ENTERED = threading.RLock()
+
+
+def _sources_digest() -> str:
+    """A digest of every module of this package."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_SOURCES = _sources_digest()
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: compile with numba, keep the machine code on disk.
+
+    Numba's own cache notices only that a kernel's own file changed, not that a constant or a kernel it uses from
+    another file did, and would go on with stale code. Here the cache is valid for one state of the whole package.
+
+    Args:
+        **options: of `numba.njit`; division by zero follows IEEE, as in numpy.
+    """
+
+    def compile_lazily(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(cache=True, error_model="numpy", **options)(function)
+        cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+        if cache_file is not None:  # None where no directory is writable: then nothing is cached
+            cache_file._source_stamp = _SOURCES
+        return dispatcher
+
+    return compile_lazily
+
+
+@contextmanager
+def kernel_threads() -> Iterator[int]:
+    """Let kernels inside the block use as many threads as torch does; yields that number."""
+    most: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+    count = max(1, min(torch.get_num_threads(), most))
+    with _ENTERED:
+        numba.set_num_threads(count)
+        yield count
