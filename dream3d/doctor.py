@@ -46,7 +46,6 @@ REQUIRED = tuple(
         ("skimage", "scikit-image", "surface extraction"),
         ("scipy", "scipy", "nearest neighbours and surface measures"),
         ("fast_simplification", "fast-simplification", "smaller meshes"),
-        ("xatlas", "xatlas", "texture atlases"),
         ("PIL", "pillow", "pictures"),
         ("imageio", "imageio", "pictures and films"),
         ("imageio_ffmpeg", "imageio-ffmpeg", "turntable films"),
@@ -54,7 +53,7 @@ REQUIRED = tuple(
     )
 )
 
-_FROM_SOURCE = "no wheels for current Python and torch; the Dockerfile builds it"
+_FROM_SOURCE = "no wheels for current Python and torch; build it from its sources"
 OPTIONAL = (
     Package("gsplat", "gsplat", "the fastest splats on NVIDIA GPUs", "pip install 'dream3d[cuda]'"),
     Package("nerfacc", "nerfacc", "fast ray marching on NVIDIA GPUs", _FROM_SOURCE),
