@@ -55,11 +55,22 @@ REQUIRED = tuple(
 
 _FROM_SOURCE = "no wheels for current Python and torch; build it from its sources"
 OPTIONAL = (
-    Package("gsplat", "gsplat", "the fastest splats on NVIDIA GPUs", "pip install 'dream3d[cuda]'"),
-    Package("nerfacc", "nerfacc", "fast ray marching on NVIDIA GPUs", _FROM_SOURCE),
-    Package("pytorch3d", "pytorch3d", "another mesh rasteriser", _FROM_SOURCE),
-    Package("tinycudann", "tinycudann", "fast hash grids on NVIDIA GPUs", _FROM_SOURCE),
-    Package("nvdiffrast", "nvdiffrast", "a fast mesh rasteriser on NVIDIA GPUs", _FROM_SOURCE),
+    Package(
+        "gsplat",
+        "gsplat",
+        "planned, not used yet: splats on NVIDIA GPUs",
+        "pip install 'dream3d[cuda]'",
+    ),
+    Package(
+        "nerfacc", "nerfacc", "planned, not used yet: ray marching on NVIDIA GPUs", _FROM_SOURCE
+    ),
+    Package("pytorch3d", "pytorch3d", "planned, not used yet: meshes on NVIDIA GPUs", _FROM_SOURCE),
+    Package(
+        "tinycudann", "tinycudann", "planned, not used yet: hash grids on NVIDIA GPUs", _FROM_SOURCE
+    ),
+    Package(
+        "nvdiffrast", "nvdiffrast", "planned, not used yet: meshes on NVIDIA GPUs", _FROM_SOURCE
+    ),
     Package("gradio", "gradio", "the web page, app.py", "pip install 'dream3d[ui]'"),
 )
 
