@@ -107,16 +107,18 @@ class _Rasterize(torch.autograd.Function):
                 lists.screen, lists.box, colors, lists.tile_start, lists.entry_splat, lists.tiles_x,
                 workers, image, alpha, used,
             )  # fmt: skip
-        ctx.kept, ctx.has_offset = (scene, colors, lists, image, alpha, used), offset is not None
+        ctx.kept, ctx.has_offset = (scene, colors, lists, used), offset is not None
         radii = torch.from_numpy(lists.screen[:, :, projection.RADIUS].copy())
         ctx.mark_non_differentiable(radii)
-        # Copies: whatever a caller does to the images in place must not reach what the backward pass reads.
-        return torch.from_numpy(image.copy()), torch.from_numpy(alpha[..., None].copy()), radii
+        outputs = torch.from_numpy(image), torch.from_numpy(alpha[..., None])
+        ctx.save_for_backward(*outputs)  # and torch objects if a caller changes them in place
+        return *outputs, radii
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_image, grad_alpha, _):  # pyright: ignore[reportIncompatibleMethodOverride]
-        scene, colors, lists, image, alpha, used = ctx.kept
+        scene, colors, lists, used = ctx.kept
+        image, alpha = (_numpy(value) for value in ctx.saved_tensors)
         columns = projection.SCREEN_GRADIENTS + max(image.shape[3], raster.BLOCK)
         pair_grad = np.zeros((len(lists.entry_pair), columns), np.float32)
         raw = (scene.means, scene.log_scales, scene.quaternions, scene.logits, colors)
@@ -127,7 +129,7 @@ class _Rasterize(torch.autograd.Function):
         with kernel_threads() as workers:
             raster.rasterize_tiles_backward(
                 lists.screen, lists.box, colors, lists.tile_start, lists.entry_splat,
-                lists.entry_pair, lists.tiles_x, workers, image, alpha, used,
+                lists.entry_pair, lists.tiles_x, workers, image, alpha[..., 0], used,
                 _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
             )  # fmt: skip
             projection.project_backward(

@@ -39,9 +39,12 @@ def render_and_differentiate(splats, cameras, backend, dtype, **options):
     if out.normal is not None:
         images["normal"] = out.normal
     g = torch.Generator().manual_seed(7)
-    loss = sum(
-        (image * torch.randn(image.shape, generator=g).to(dtype)).sum() for image in images.values()
-    )
+    loss = torch.stack(
+        [
+            (image * torch.randn(image.shape, generator=g).to(dtype)).sum()
+            for image in images.values()
+        ]
+    ).sum()
     inputs = {**splats.tensors(), "offset": offset}
     grads = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True)
     found = {
@@ -75,6 +78,7 @@ def test_one_splat_at_the_centre_by_hand():
         assert out.rgb[0, 16, 16].tolist() == pytest.approx([0.16, 0.4, 0.8], abs=1e-6)
         assert out.depth[0, 16, 16, 0] == pytest.approx(3.0, abs=1e-5)
         reach = math.sqrt(2 * math.log(0.8 / ALPHA_CUT) * variance)
+        assert out.radii is not None
         assert out.radii[0, 0] == pytest.approx(reach, rel=1e-5)
         row = out.alpha[0, 16, :, 0]
         inside = (torch.arange(33) - 16).abs() <= reach

@@ -208,13 +208,15 @@ def test_regularisers_push_the_right_way():
     terms = scene.regularisation(scene.render(some_cameras(1, 16)), 0.5)
     assert set(terms) == {"scale", "flat", "opacity", "entropy", "tv_rgb", "tv_depth"}
     (terms["scale"] + terms["flat"]).backward()
-    assert (scene.parameters()["log_scales"].grad.sum(1) > 0).all()
+    grad = scene.parameters()["log_scales"].grad
+    assert grad is not None and (grad.sum(1) > 0).all()
 
 
 def test_splats_not_worth_exporting_are_dropped():
     splats = new_scene(count=10, max_count=10).splats.detach()
     splats.means[1, 0] = math.nan
     splats.opacity_logits[2] = -20.0
+    assert splats.sh is not None
     splats.sh[3, 0, 1] = math.inf
     kept = exportable(splats)
     assert len(kept) == 7 and torch.equal(kept.means[0], splats.means[0])
