@@ -117,7 +117,7 @@ def test_moments_move_with_their_splats():
     optimizer = optimizer_of(scene)
     parameters = scene.parameters()
     for p in parameters.values():
-        p.grad = torch.arange(5.0).reshape(5, *([1] * (p.ndim - 1))).expand_as(p).clone()
+        p.grad = torch.arange(1.0, 6.0).reshape(5, *([1] * (p.ndim - 1))).expand_as(p).clone()
     optimizer.step()
     index = torch.tensor([3, 1, 1, 4])
     edit = Edit(
@@ -128,7 +128,7 @@ def test_moments_move_with_their_splats():
         group = next(g for g in optimizer.param_groups if g["name"] == name)
         assert group["params"] == [p] and len(p) == 4
         moment = optimizer.state[p]["exp_avg"].reshape(4, -1)[:, 0]
-        assert torch.allclose(moment, 0.1 * torch.tensor([3.0, 1.0, 0.0, 4.0]))
+        assert torch.allclose(moment, 0.1 * torch.tensor([4.0, 2.0, 0.0, 5.0]))
         assert optimizer.state[p]["step"] == 1
         assert parameters[name] not in optimizer.state
 
