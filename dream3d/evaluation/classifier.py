@@ -64,9 +64,14 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """Images [N, 3, 64, 64] in [0, 1] to features [N, D] and one row of logits per head."""
+    """Images [N, 3, 64, 64] in [0, 1] to features [N, D] and one row of logits per head.
 
-    def __init__(self, channels: Sequence[int] = (32, 64, 128, 192)) -> None:
+    Args:
+        channels: of the four levels, each half as wide as the one before.
+        spatial: channels of the last 4 x 4 map that are read place by place.
+    """
+
+    def __init__(self, channels: Sequence[int], spatial: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         previous = 3
@@ -80,13 +85,16 @@ class Network(nn.Module):
                 layers.append(Residual(width))
             previous = width
         self.trunk = nn.Sequential(*layers)
-        self.features = nn.Linear(2 * previous, previous)
+        self.places = nn.Conv2d(previous, spatial, 1)
+        self.features = nn.Linear(2 * previous + 16 * spatial, previous)
         self.heads = nn.ModuleDict({name: nn.Linear(previous, n) for name, n in HEADS.items()})
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         maps = self.trunk(2.0 * images - 1.0)  # [N, C, 4, 4]
-        # The mean says how much, the maximum says whether: a small marker must not drown in the mean.
-        pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+        # The mean says how much, the maximum whether (a small marker must not drown in the mean), and the places say
+        # where: which colour belongs to which of two objects.
+        places = torch.relu(self.places(maps)).flatten(1)
+        pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3)), places], dim=1)
         features = torch.relu(self.features(pooled))
         return features, {name: head(features) for name, head in self.heads.items()}
 
@@ -97,7 +105,7 @@ class Reading:
 
     Attributes:
         category_1, category_2: over CATEGORY_NAMES and, last, NOTHING. The first object is the upper one of "A on B";
-            the two of "A next to B" come in alphabetical order, because left and right swap with the view.
+            the two of "A next to B" come in any order, because left and right swap with the view.
         color_1, color_2: over COLOR_NAMES; the colour the caption names.
         relation: over RELATIONS.
         azimuth: over the eight 45-degree bins around 0 (front), 45, ... 315; meant for objects with a front.
@@ -195,9 +203,9 @@ def load_evaluator(path: Path | None = None) -> Evaluator:
             f"the world is {FROZEN_HASH}. Train them again with "
             "dream3d.evaluation.classifier_training."
         )
-    network = Network(tuple(facts["channels"]))
     try:
+        network = Network(tuple(facts["channels"]), facts["spatial"])
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise ModelError(f"the evaluator's weights {weights} do not fit: {error}") from error
     return Evaluator(network, facts)

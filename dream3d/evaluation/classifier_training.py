@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dream3d.errors import ModelError
 from dream3d.evaluation.acceptance import measure_accuracy
 from dream3d.evaluation.classifier import (
     FORMAT_VERSION,
+    RELATIONS,
     SIZE,
     WEIGHTS,
     Evaluator,
@@ -40,17 +42,20 @@ from dream3d.world.backgrounds import random_backgrounds
 from dream3d.world.freeze import FROZEN_HASH
 
 CHANNELS = (32, 64, 128, 192)
-# How much each question counts. The first object is asked about in every image, the second in a third.
+SPATIAL = 48
+# How much each question counts.
 HEAD_WEIGHTS = {
     "category_1": 1.0,
-    "category_2": 0.7,
+    "category_2": 1.0,
     "color_1": 0.7,
-    "color_2": 0.5,
+    "color_2": 0.7,
     "relation": 0.3,
     "azimuth": 0.8,
     "elevation": 0.2,
     "marker": 0.5,
 }
+PLACES = ("category_1", "category_2", "color_1", "color_2")
+SWAPPED = ("category_2", "category_1", "color_2", "color_1")
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,14 @@ class TrainingConfig:
         save_every: steps between saves of the work in progress.
     """
 
-    steps: int = 3000
+    steps: int = 5000
     objects: int = 15
     views: int = 4
     batch: int = 192
     negatives: int = 12
     pool: int = 24_000
     two_faced_share: float = 0.2
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     ema: float = 0.998
     seed: int = 0
     save_every: int = 250
@@ -112,21 +117,34 @@ def augmented(
 
 
 def loss_of(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
-    """Weighted cross entropies of all heads; a head counts only where it is asked."""
-    total = torch.zeros(())
-    for name, weight in HEAD_WEIGHTS.items():
-        target, scores = labels[name], logits[name].float()
-        if name == "azimuth":
-            asked = target.sum(-1).clamp(0.0, 1.0)
-            each = -(target * scores.log_softmax(-1)).sum(-1)
-        else:
-            asked = (target != UNKNOWN).float()
-            each = torch.nn.functional.cross_entropy(
-                scores, target.clamp_min(0), reduction="none", label_smoothing=0.02
-            )
-        # Over the batch, not over those asked: a rare question must not make a noisy step.
-        total = total + weight * (each * asked).sum() / len(target)
-    return total
+    """Weighted cross entropies of all heads; a head counts only where it is asked.
+
+    Left and right of "A next to B" swap with the view, so there the better of the two orders counts.
+    """
+
+    def terms(heads: Sequence[str], answers: Sequence[str]) -> Tensor:
+        each = [
+            HEAD_WEIGHTS[head] * _errors(logits[head].float(), labels[answer])
+            for head, answer in zip(heads, answers, strict=True)
+        ]
+        return torch.stack(each).sum(0)  # [N]
+
+    places = terms(PLACES, PLACES)
+    beside = labels["relation"] == RELATIONS.index("next to")
+    places = torch.where(beside, torch.minimum(places, terms(PLACES, SWAPPED)), places)
+    others = [head for head in HEAD_WEIGHTS if head not in PLACES]
+    # Over the batch, not over those asked: a rare question must not make a noisy step.
+    return (places + terms(others, others)).mean()
+
+
+def _errors(scores: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy per example; targets are classes (UNKNOWN counts nothing) or distributions (so do zeros)."""
+    if target.ndim == 2:
+        return -(target * scores.log_softmax(-1)).sum(-1)
+    asked = (target != UNKNOWN).float()
+    return asked * torch.nn.functional.cross_entropy(
+        scores, target.clamp_min(0), reduction="none", label_smoothing=0.02
+    )
 
 
 class Pool:
@@ -170,7 +188,7 @@ def train(config: TrainingConfig, directory: Path, report_every: int = 100) -> E
     make_directory(directory)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        network, average, step = Network(CHANNELS), Network(CHANNELS), 0
+        network, average, step = Network(CHANNELS, SPATIAL), Network(CHANNELS, SPATIAL), 0
     facts_path, weights_path = directory / "evaluator.json", directory / "evaluator.safetensors"
     if facts_path.exists() and weights_path.exists():
         facts = json.loads(facts_path.read_text(encoding="utf-8"))
@@ -257,6 +275,7 @@ def save_weights(
         "format_version": FORMAT_VERSION,
         "world_hash": FROZEN_HASH,
         "channels": list(CHANNELS),
+        "spatial": SPATIAL,
     }
     write_json(directory / "evaluator.json", known | facts)
 

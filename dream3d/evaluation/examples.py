@@ -34,7 +34,7 @@ HIDDEN = 0.01
 """Nothing is asked about a pair when one of the two fills less than this share of the image."""
 UNKNOWN = -1
 """Label of a head that an example says nothing about."""
-PAIR_SHARE = 0.35
+PAIR_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,9 @@ def _draw(rng: np.random.Generator, names: Sequence[str]) -> Thing:
     return COLOR_NAMES[int(rng.integers(len(COLOR_NAMES)))], names[int(rng.integers(len(names)))]
 
 
-def in_reading_order(caption: Caption) -> list[Thing]:
-    """The objects as the evaluator's two places name them: "next to" in alphabetical order."""
-    objects = list(caption.objects)
-    if caption.relation == "next to":
-        objects.sort(key=lambda item: (item[1], item[0] or ""))
-    return objects
-
-
 def object_labels(caption: Caption) -> dict[str, int]:
     """What is true of an object from every side; colours must be named."""
-    objects = in_reading_order(caption)
+    objects = caption.objects
     labels = {"relation": RELATIONS.index(caption.relation)}
     for place in (1, 2):
         known = place <= len(objects)

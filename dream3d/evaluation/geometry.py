@@ -12,8 +12,8 @@ from dream3d.cameras import CameraBatch, orbit_cameras
 
 F_SCORE_DISTANCE = 0.05
 """How far (in object radii) a surface point may lie from the other surface and still count as found."""
-CARVING_TOLERANCE = 0.04
-"""How far in front of a rendered surface a point may lie and still count as inside: a grid cell."""
+CARVING_TOLERANCE = 0.03
+"""How far in front of a rendered surface a point may lie and still count as inside: less than a grid cell."""
 
 
 def grid_points(resolution: int, extent: float = 1.1) -> Float[Tensor, "N 3"]:

@@ -251,20 +251,25 @@ def _orbit(azimuth_deg: np.ndarray, elevation_deg: np.ndarray) -> CameraBatch:
 def agreement(reading: Reading, captions: list[Caption], views: int) -> Bool[Tensor, " N"]:
     """For each object whether all its views are read as the same categories and colours.
 
-    The two of "A next to B" are read in alphabetical order whatever the view, so places can be compared.
-
     Args:
         reading: of N * views images, object by object.
-        captions: of the N objects; a pair's second place is compared too.
+        captions: of the N objects; of a pair both must agree, in any order where they stand side by side.
         views: per object.
     """
-    places = [
-        getattr(reading, f"{what}_{place}").argmax(-1).reshape(-1, views)
-        for what in ("category", "color")
+    classes = [
+        torch.stack(
+            [getattr(reading, f"{what}_{place}").argmax(-1) for what in ("category", "color")], -1
+        )
         for place in (1, 2)
     ]
-    same = torch.stack([(p == p[:, :1]).all(1) for p in places])  # [4, N]
-    pair = torch.tensor([len(caption.objects) == 2 for caption in captions])
-    # The colour of a second object that is not there means nothing.
-    same[3] |= ~pair
-    return same.all(0)
+    first, second = (places.reshape(-1, views, 2).tolist() for places in classes)
+    same = []
+    for caption, a, b in zip(captions, first, second, strict=True):
+        if caption.relation is None:
+            read = [tuple(x) for x in a]
+        else:
+            read = [(tuple(x), tuple(y)) for x, y in zip(a, b, strict=True)]
+        if caption.relation == "next to":
+            read = [tuple(sorted(pair)) for pair in read]
+        same.append(len(set(read)) == 1)
+    return torch.tensor(same)
