@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import imageio.v3 as iio
 import pytest
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from dream3d.cameras import CameraBatch
 from dream3d.config import config_to_yaml, load_config
 from dream3d.errors import CheckpointError, ConfigError, PromptError
 from dream3d.evaluation.classifier import Evaluator, load_evaluator
+from dream3d.evaluation.gallery import SIZE, write_gallery
 from dream3d.evaluation.measure import METRICS
 from dream3d.evaluation.run import evaluate_run, evaluate_scene
+from dream3d.evaluation.table import write_table
 from dream3d.evaluation.truth import Truth, truth_variant
 from dream3d.rendering import RenderOutput
 from dream3d.run import run_system
@@ -136,3 +139,34 @@ def test_what_cannot_be_evaluated_says_why(run_directory: Path, tmp_path: Path) 
     (tmp_path / "config.yaml").write_text(config.replace("a red cube", "a marble statue"))
     with pytest.raises(PromptError, match="marble"):
         evaluate_run(tmp_path)
+
+
+def test_gallery_and_table_show_every_first_row(
+    run_directory: Path, tmp_path: Path, evaluator: Evaluator
+) -> None:
+    numbers = evaluate_run(run_directory, with_ceiling=False, evaluator=evaluator)
+    row = {
+        "prompt": "a red cube",
+        "stratum": "primitive",
+        "first": True,
+        "front": False,
+        "run": run_directory.name,
+    }
+    results = {
+        "a red cube #0": {**row, **numbers},
+        "a red cube #1": {**row, **numbers, "seed": 1, "first": False},
+        "a red cube #2": {**row, "seed": 2, "error": "OutputError: full"},
+    }
+    write_gallery(results, run_directory.parent, tmp_path)
+    page = (tmp_path / "gallery.md").read_text()
+    assert page.count("| a red cube |") == 1
+    sheet = iio.imread(tmp_path / "images" / "gallery-01.png")
+    assert sheet.shape == (SIZE, 8 * SIZE + SIZE // 4, 3)
+    # The right half is the truth: a red cube on a light ground.
+    truth = sheet[:, -4 * SIZE :].astype(int)
+    red = (truth[..., 0] > 100) & (truth[..., 1] < 60)
+    assert 0.15 < red.mean() < 0.8
+    write_table(results, tmp_path, "abc", "def")
+    table = json.loads((tmp_path / "suite-first.json").read_text())
+    assert table["commit"] == "abc" and table["summary"]["failures"] == 1
+    assert (tmp_path / "suite-first.md").read_text().count("| a red cube |") == 3
