@@ -4,7 +4,12 @@
 package is light: torch is loaded when something is generated.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Torch's and numba's threads share the cores. Waiting by spinning makes either starve the other (a prior call took ten
+# times as long), and must be turned off before an OpenMP runtime loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from dream3d.api import generate, resume
