@@ -15,7 +15,9 @@ from typing import Any
 
 from dream3d.errors import OutputError
 
-_AGAIN = "free some space and try again; a run that was begun goes on with `dream3d generate --resume`"
+_AGAIN = (
+    "free some space and try again; a run that was begun goes on with `dream3d generate --resume`"
+)
 _REASONS = {
     errno.ENOSPC: f"the disk is full; {_AGAIN}",
     errno.EDQUOT: f"your disk quota is used up; {_AGAIN}",
