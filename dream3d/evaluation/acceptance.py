@@ -1,7 +1,7 @@
 """Whether the evaluator can be trusted: its accuracy on fresh true renders."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,11 @@ import torch
 from dream3d.cameras import orbit_cameras
 from dream3d.evaluation.alignment import recall, views_right
 from dream3d.evaluation.classifier import CATEGORY_NAMES, NOTHING, SIZE, Evaluator, Reading
-from dream3d.evaluation.examples import draw_caption, render_examples, shows_all
+from dream3d.evaluation.examples import render_examples, shows_all
 from dream3d.evaluation.negatives import negatives
 from dream3d.world.backgrounds import random_backgrounds
-from dream3d.world.catalog import CATEGORIES
-from dream3d.world.grammar import Caption
+from dream3d.world.catalog import CATEGORIES, PRIMITIVES
+from dream3d.world.grammar import Caption, random_caption
 from dream3d.world.objects import build_object
 from dream3d.world.render import part_images
 
@@ -29,9 +29,10 @@ class Accuracy:
     """Shares read right on fresh true renders at elevations from -10 to 60 degrees.
 
     Attributes:
-        category, color: of images of one object or two; with two, both must be right. Views in which one of the two
-            fills less than IN_VIEW of the image do not count.
-        both: category and colour at once.
+        category, color: of every object shown, alone or in a pair. Views in which one of a pair fills less than IN_VIEW
+            of the image do not count.
+        pair_category, pair_color: of images of pairs, both objects right.
+        both: of all images, every category and every colour right.
         relation: how many objects there are and how they stand.
         view: the side, within 15 degrees of a bin's centre, of single front-marked objects.
         marker: whether the front's mark is in view, where that is clear.
@@ -42,6 +43,8 @@ class Accuracy:
 
     category: float
     color: float
+    pair_category: float
+    pair_color: float
     both: float
     relation: float
     view: float
@@ -61,6 +64,17 @@ class Accuracy:
         )
 
 
+def draw_evenly(rng: np.random.Generator) -> Caption:
+    """Any category in any colour; one in four is a pair, half of those one on the other."""
+    return random_caption(
+        rng,
+        "all",
+        pair_share=0.25,
+        colorless_share=0.0,
+        primitive_share=len(PRIMITIVES) / len(CATEGORIES),
+    )
+
+
 @dataclass(frozen=True)
 class _Tally:
     caption: Caption
@@ -73,7 +87,7 @@ def measure_accuracy(
     evaluator: Evaluator,
     objects: int = 1000,
     seed: int = 0,
-    draw: Callable[[np.random.Generator], Caption] = draw_caption,
+    draw: Callable[[np.random.Generator], Caption] = draw_evenly,
 ) -> Accuracy:
     """Read fresh objects, lit, each from four sides over random backgrounds.
 
@@ -81,13 +95,14 @@ def measure_accuracy(
         evaluator: what is measured.
         objects: how many.
         seed: of the objects, sides and backgrounds.
-        draw: what they are, colours named; the default draws all combinations evenly, one in three a pair.
+        draw: what they are, colours named; the default draws all combinations evenly.
     """
     rng = np.random.default_rng([seed, 77])
     generator = torch.Generator().manual_seed(seed)
     everything = [_read_one(evaluator, draw(rng), rng, generator) for _ in range(objects)]
     tallies = [tally for tally in everything if tally is not None]
     recalls = [recall(t.caption, t.reading) for t in tallies]
+    counts = [len(t.caption.objects) for t in tallies]
     right, asked, marker_right, marker_asked = 0.0, 0, 0, 0
     for tally in tallies:
         if len(tally.caption.objects) == 1 and CATEGORIES[tally.caption.objects[0][1]].has_front:
@@ -98,8 +113,10 @@ def measure_accuracy(
         marker_asked += int(clear.sum())
     relation = torch.cat([t.reading.relation.argmax(-1) == t.labels["relation"] for t in tallies])
     return Accuracy(
-        category=torch.cat([r.category for r in recalls]).mean().item(),
-        color=torch.cat([r.color for r in recalls]).mean().item(),
+        category=_mean([r.categories for r in recalls], counts),
+        color=_mean([r.colors for r in recalls], counts),
+        pair_category=_mean([r.category for r in recalls], [c == 2 for c in counts]),
+        pair_color=_mean([r.color for r in recalls], [c == 2 for c in counts]),
         both=torch.cat([r.category * r.color for r in recalls]).mean().item(),
         relation=relation.float().mean().item(),
         view=right / max(asked, 1),
@@ -108,6 +125,13 @@ def measure_accuracy(
         confusions=_confusions(tallies),
         images=len(relation),
     )
+
+
+def _mean(values: list[torch.Tensor], weights: Sequence[float]) -> float:
+    """Weighted mean over the views of all objects; 1 where nothing has weight."""
+    total = sum(w * len(v) for v, w in zip(values, weights, strict=True))
+    found = sum(w * v.sum().item() for v, w in zip(values, weights, strict=True))
+    return found / total if total else 1.0
 
 
 def _read_one(

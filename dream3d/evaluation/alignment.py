@@ -19,24 +19,27 @@ from dream3d.evaluation.classifier import (
 from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import Caption, Thing
 
-JANUS_RIVAL = 0.35
+JANUS_RIVAL = 0.2
 """A second front counts when it gathers this share of the votes of the first."""
-JANUS_VOTES = 0.1
+JANUS_VOTES = 0.08
 """And at least this share of all views."""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Which attributes of a prompt each of N views shows; rows are 0 or 1.
+    """Which attributes of a prompt each of N views shows, in [0, 1].
 
     Attributes:
         category: every named category is read, in its place.
         color: every named colour is read, in its place; 1 where the prompt names none.
+        categories, colors: the share of the named categories, and of the named colours, that are read in their place.
         share: attributes recalled over the prompt's: one per category, one per named colour, one for the relation.
     """
 
     category: Float[Tensor, " N"]
     color: Float[Tensor, " N"]
+    categories: Float[Tensor, " N"]
+    colors: Float[Tensor, " N"]
     share: Float[Tensor, " N"]
 
 
@@ -56,7 +59,7 @@ def recall(caption: Caption, reading: Reading) -> Recall:
     return Recall(
         *(
             torch.stack([getattr(r, name) for r in results])[best, view]
-            for name in ("category", "color", "share")
+            for name in ("category", "color", "categories", "colors", "share")
         )
     )
 
@@ -73,10 +76,15 @@ def _recall_in_order(objects: Sequence[Thing], relation: str | None, reading: Re
     hits = [*categories, *colors]
     if relation is not None:
         hits.append(reading.relation.argmax(-1) == RELATIONS.index(relation))
-    every = torch.stack(hits).float()
-    right_category = torch.stack(categories).float().prod(0) * seen
-    right_color = torch.stack(colors).float().prod(0) * seen if colors else torch.ones_like(seen)
-    return Recall(right_category, right_color, every.mean(0) * seen)
+    right_categories = torch.stack(categories).float()
+    right_colors = torch.stack(colors).float() if colors else torch.ones(1, len(reading))
+    return Recall(
+        category=right_categories.prod(0) * seen,
+        color=right_colors.prod(0) * seen if colors else torch.ones_like(seen),
+        categories=right_categories.mean(0) * seen,
+        colors=right_colors.mean(0) * seen if colors else torch.ones_like(seen),
+        share=torch.stack(hits).float().mean(0) * seen,
+    )
 
 
 def has_front(caption: Caption) -> bool:

@@ -285,13 +285,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--steps", type=int, default=TrainingConfig.steps)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
     parser.add_argument("--directory", type=Path, default=Path("training/evaluator"))
     parser.add_argument(
         "--ship", action="store_true", help="replace the shipped weights if accepted"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    config = TrainingConfig(steps=arguments.steps, seed=arguments.seed)
+    config = TrainingConfig(
+        steps=arguments.steps, seed=arguments.seed, learning_rate=arguments.learning_rate
+    )
     evaluator = train(config, arguments.directory)
     accuracy = measure_accuracy(evaluator, objects=1500, seed=12345)
     print(json.dumps(asdict(accuracy), indent=1))

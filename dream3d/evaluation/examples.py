@@ -34,7 +34,9 @@ HIDDEN = 0.01
 """Nothing is asked about a pair when one of the two fills less than this share of the image."""
 UNKNOWN = -1
 """Label of a head that an example says nothing about."""
-PAIR_SHARE = 0.4
+PAIR_SHARE = 0.5
+BESIDE_SHARE = 0.6
+"""Of pairs, side by side: they are harder to read than one on the other."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def draw_caption(rng: np.random.Generator, pair_share: float = PAIR_SHARE) -> Ca
     """Any object in any colour, or a pair of the stackable ones, held-out combinations included."""
     if rng.random() >= pair_share:
         return Caption((_draw(rng, CATEGORY_NAMES),))
-    if rng.random() < 0.6:
+    if rng.random() >= BESIDE_SHARE:
         return Caption((_draw(rng, STACKABLE), _draw(rng, SUPPORTS)), "on")
     return Caption((_draw(rng, STACKABLE), _draw(rng, STACKABLE)), "next to")
 

@@ -146,15 +146,19 @@ def _held_out_accuracy(evaluator: Evaluator, seed: int) -> dict[str, float | int
     """Share of true renders of held-out combinations whose category and colours are all read right."""
 
     def draw(rng: np.random.Generator) -> Caption:
-        return random_caption(rng, "held_out", pair_share=1 / 7, colorless_share=0.0)
+        return draw_prompts(rng, "held_out", 1)[0]
 
     accuracy = measure_accuracy(evaluator, TRUE_OBJECTS, seed + 1, draw)
     return wilson(round(accuracy.both * accuracy.images), accuracy.images).to_json()
 
 
 def draw_prompts(rng: np.random.Generator, split: Split, n: int) -> list[Caption]:
-    """Captions of one side of the split, every colour named; one in seven is a pair."""
-    return [random_caption(rng, split, pair_share=1 / 7, colorless_share=0.0) for _ in range(n)]
+    """Captions of one side of the split, every colour named; one in seven is a pair on either side."""
+    # Pairs are held out more often than single objects: drawing the kind first keeps the sides comparable.
+    return [
+        random_caption(rng, split, pair_share=float(rng.random() < 1 / 7), colorless_share=0.0)
+        for _ in range(n)
+    ]
 
 
 def draw_front_prompts(rng: np.random.Generator, split: Split, n: int) -> list[Caption]:
