@@ -4,6 +4,9 @@ The prompts of a suite are chosen by a hash of their own text, not by hand: with
 by sha256, and the first ones of distinct categories are taken.
 
     python -m dream3d.evaluation.suite --out outputs/suite-first
+
+Several processes share the work with `--shard 0/2` and `--shard 1/2`; the same command without a shard then only writes
+the table and the gallery.
 """
 
 import argparse
@@ -253,6 +256,18 @@ def commit_hash() -> str:
     return head + ("+" if changes else "")
 
 
+def shard(text: str) -> slice:
+    """Which rows "i/n" stands for: every n-th from the i-th on, counted from 0.
+
+    Raises:
+        argparse.ArgumentTypeError: not of that form.
+    """
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a shard; write i/n with 0 <= i < n")
+    return slice(int(first), None, int(count))
+
+
 def main() -> None:
     """Run suite `first`, write its table and its gallery."""
     from dream3d.evaluation.gallery import write_gallery
@@ -263,10 +278,11 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--prompts", type=int, default=None, help="only the first so many rows")
+    parser.add_argument("--shard", type=shard, default=None, metavar="i/n", help="only these rows")
     arguments = parser.parse_args()
-    rows = suite_rows()[: arguments.prompts]
+    rows = suite_rows()[: arguments.prompts][arguments.shard or slice(None)]
     results = run_suite(arguments.out, generate_with_preset(arguments.preset), rows)
-    if arguments.prompts is None:
+    if arguments.prompts is None and arguments.shard is None:
         write_table(results, arguments.docs, commit_hash(), FROZEN_HASH)
         write_gallery(results, arguments.out / "runs", arguments.docs)
 
