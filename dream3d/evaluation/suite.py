@@ -168,6 +168,13 @@ def suite_rows() -> list[Row]:
     return rows
 
 
+def continuous_rows() -> list[Row]:
+    """The four rows every change is tested on: the first of each of four strata."""
+    strata = ("composite", "held-out combination", "primitive", "on")
+    rows = suite_rows()
+    return [next(row for row in rows if row.stratum == stratum) for stratum in strata]
+
+
 def read_rows(path: Path) -> dict[str, dict[str, Any]]:
     """Finished rows of an earlier run of the suite, by key; a half-written last line is ignored."""
     done: dict[str, dict[str, Any]] = {}
