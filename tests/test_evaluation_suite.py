@@ -1,5 +1,6 @@
 """Suite `first` is the same everywhere, covers what it says, and survives interruption."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -127,3 +128,27 @@ def test_summary_and_bars() -> None:
     table = [line for line in text.splitlines() if line.startswith("| a ")]
     assert len(table) == 6
     assert {line.count("|") for line in table} == {14}
+
+
+def test_shards_share_all_rows_among_them() -> None:
+    rows = suite_rows()
+    parts = [rows[suite.shard(f"{i}/3")] for i in range(3)]
+    assert sorted(row.key for part in parts for row in part) == sorted(row.key for row in rows)
+    assert all(abs(len(part) - len(rows) / 3) < 1 for part in parts)
+
+
+@pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "1/0", "0/2/3"])
+def test_bad_shards_are_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="write i/n"):
+        suite.shard(text)
+
+
+def test_the_continuous_rows_are_one_of_each_of_four_strata() -> None:
+    rows = suite.continuous_rows()
+    assert [row.stratum for row in rows] == [
+        "composite",
+        "held-out combination",
+        "primitive",
+        "on",
+    ]
+    assert all(row.first and row.seed == 0 for row in rows)
