@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo install test test-slow lint format wheel-check clean
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml dream3d/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"

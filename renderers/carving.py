@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from numba import prange
 
 from dream3d.cameras import CameraBatch
-from renderers.kernels import kernel, kernel_threads
+from dream3d.kernels import kernel, kernel_threads
 from renderers.splats_numba import pack_cameras
 
 WITNESSES = 3

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dream3d.cameras import CameraBatch
+from dream3d.kernels import kernel_threads
 from renderers import splats_numba_bin as binning
 from renderers import splats_numba_project as projection
 from renderers import splats_numba_raster as raster
-from renderers.kernels import kernel_threads
 from renderers.splats_data import FRUSTUM_MARGIN, RasterSettings, SplatData
 
 

@@ -8,7 +8,7 @@ gradient: summing a splat's consecutive pairs is then free of races and of any d
 import numpy as np
 from numba import prange
 
-from renderers.kernels import kernel
+from dream3d.kernels import kernel
 from renderers.splats_numba_project import ACROSS, ALONG, CENTER_DEPTH, CX, CY, OPACITY, SHEAR
 
 TILE = 16

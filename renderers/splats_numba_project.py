@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import prange
 
-from renderers.kernels import kernel
+from dream3d.kernels import kernel
 from renderers.splats_data import ALPHA_CUT, LOG_SCALE_MAX, LOG_SCALE_MIN, LOW_PASS
 
 CX, CY, ALONG, SHEAR, ACROSS, OPACITY, CENTER_DEPTH, DEPTH, RADIUS = range(9)

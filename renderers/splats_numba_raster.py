@@ -13,7 +13,7 @@ backwards and no transmittance is divided out.
 import numpy as np
 from numba import njit, prange
 
-from renderers.kernels import kernel
+from dream3d.kernels import kernel
 from renderers.splats_data import ALPHA_CUT as _ALPHA_CUT
 from renderers.splats_data import ALPHA_MAX as _ALPHA_MAX
 from renderers.splats_data import TRANSMITTANCE_CUT as _TRANSMITTANCE_CUT

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +11,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from dream3d.evaluation.classifier import Evaluator
 
 # Shapes and types at the borders are checked while the tests run. Modules with numba kernels are left out: numba
 # compiles the decorated function and cannot compile the check around it.
@@ -72,3 +76,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def evaluator() -> "Evaluator":
+    """The shipped evaluator, read once; nothing changes it."""
+    from dream3d.evaluation.classifier import load_evaluator
+
+    return load_evaluator()

@@ -33,11 +33,6 @@ from dream3d.scenes.splats import SplatsConfig
 from dream3d.world.grammar import Caption
 
 
-@pytest.fixture(scope="module")
-def evaluator() -> Evaluator:
-    return load_evaluator()
-
-
 def certain(
     categories: list[tuple[str, str]],
     colors: list[tuple[str, str]],

@@ -10,7 +10,7 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.errors import ConfigError
 from dream3d.evaluation import prior as laboratory
-from dream3d.evaluation.classifier import Evaluator, load_evaluator
+from dream3d.evaluation.classifier import Evaluator
 from dream3d.evaluation.prior import (
     SamplingSettings,
     draw_front_prompts,
@@ -24,11 +24,6 @@ from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import is_caption_held_out, parse
 from dream3d.world.objects import build_object
 from dream3d.world.render import render_object
-
-
-@pytest.fixture(scope="module")
-def evaluator() -> Evaluator:
-    return load_evaluator()
 
 
 class Knowing(OraclePrior):

@@ -11,7 +11,7 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.config import config_to_yaml, load_config
 from dream3d.errors import CheckpointError, ConfigError, PromptError
-from dream3d.evaluation.classifier import Evaluator, load_evaluator
+from dream3d.evaluation.classifier import Evaluator
 from dream3d.evaluation.gallery import SIZE, write_gallery
 from dream3d.evaluation.measure import METRICS
 from dream3d.evaluation.run import evaluate_run, evaluate_scene
@@ -55,11 +55,6 @@ class TruthScene(Scene):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def evaluator() -> Evaluator:
-    return load_evaluator()
 
 
 @pytest.mark.parametrize("prompt", ["a yellow duck", "a red sphere on a blue cube"])

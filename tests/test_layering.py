@@ -20,6 +20,7 @@ VOCABULARY = (
     "dream3d.schedules",
     "dream3d.prompts",
     "dream3d.files",
+    "dream3d.kernels",
     "dream3d.priors",
 )
 HEAVY_OPTIONAL = {

@@ -208,6 +208,15 @@ def test_several_views_need_cameras(prior: EmbeddedPrior) -> None:
 # On disk
 
 
+def test_saved_again_no_file_says_where_the_model_was(saved: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    save_components(load_components(saved, torch.device("cpu")), again)
+    texts = [path.read_text() for path in again.rglob("*.json")]
+    assert len(texts) == len([p for p in saved.rglob("*.json") if p.name != MANIFEST])
+    assert not [text for text in texts if str(tmp_path.parent) in text or str(saved) in text]
+
+
 def test_saved_model_reads_back(saved: Path, prior: EmbeddedPrior) -> None:
     loaded = EmbeddedConfig(path=str(saved)).load(CPU)
     tokens = prior.embed(["a red cube", "a mug on a table, front view"])

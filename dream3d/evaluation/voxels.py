@@ -5,8 +5,9 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numba import njit
 from torch import Tensor
+
+from dream3d.kernels import kernel
 
 # Columns are moved by a fraction of a cell no mesh is aligned to, so that no line runs through an edge or a vertex.
 _OFF_GRID = (3.1e-5, 1.7e-5)
@@ -34,7 +35,7 @@ def inside_mesh(
     return torch.from_numpy(inside.reshape(-1))
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _toggle(cells, faces, crossings):
     """For each face and each column it covers, marks the first cell above the crossing; `cells` in grid units."""
     size = crossings.shape[0]

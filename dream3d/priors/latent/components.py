@@ -199,6 +199,8 @@ def save_components(
         }
         with quiet_libraries():
             if isinstance(part, ModelMixin):
+                # Where a model was read from is nobody's business who gets it.
+                part.register_to_config(_name_or_path="")
                 part.save_config(directory / name)
                 save_file(weights, directory / name / WEIGHTS_NAME, metadata={"format": "pt"})
             else:

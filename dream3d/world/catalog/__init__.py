@@ -14,6 +14,7 @@ from dream3d.world.catalog import (  # noqa: F401  (importing a theme files its 
     primitives,
     things,
     vehicles,
+    water_animals,
 )
 from dream3d.world.catalog.category import CATEGORIES as _FILED
 from dream3d.world.catalog.category import Category

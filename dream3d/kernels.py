@@ -1,5 +1,6 @@
-"""How this package compiles numba kernels and how many threads they get."""
+"""How numba kernels are compiled and how many threads they get."""
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -14,22 +15,20 @@ import torch
 _ENTERED = threading.RLock()
 
 
-def _sources_digest() -> str:
-    """A digest of every module of this package."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+@functools.cache
+def _sources_digest(directory: Path) -> str:
+    """A digest of every module of a directory, and of this one."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(directory.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-_SOURCES = _sources_digest()
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorator: compile with numba, keep the machine code on disk.
 
     Numba's own cache notices only that a kernel's own file changed, not that a constant or a kernel it uses from
-    another file did, and would go on with stale code. Here the cache is valid for one state of the whole package.
+    another file did, and would go on with stale code. Here the cache is valid for one state of all files beside it.
 
     Args:
         **options: of `numba.njit`; division by zero follows IEEE, as in numpy.
@@ -39,7 +38,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         dispatcher = numba.njit(cache=True, error_model="numpy", **options)(function)
         cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if cache_file is not None:  # None where no directory is writable: then nothing is cached
-            cache_file._source_stamp = _SOURCES
+            cache_file._source_stamp = _sources_digest(Path(function.__code__.co_filename).parent)
         return dispatcher
 
     return compile_lazily
