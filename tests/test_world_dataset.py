@@ -1,6 +1,7 @@
 """Batches of the world: repeatable, labelled truly, drawn in the promised shares; and their backgrounds."""
 
 import colorsys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ from dream3d.world.backgrounds import random_background_arrays, random_backgroun
 from dream3d.world.catalog import CATEGORIES, PRIMITIVES
 from dream3d.world.colors import COLORS
 from dream3d.world.dataset import Mix, WorldBatch, sample_batch, sample_cameras
-from dream3d.world.grammar import caption_text, is_caption_held_out, parse, view_words
+from dream3d.world.grammar import (
+    STACKABLE,
+    caption_text,
+    is_caption_held_out,
+    parse,
+    view_words,
+)
 from dream3d.world.render import UNLIT
 
 CATEGORY_NAMES, COLOR_NAMES = list(CATEGORIES), list(COLORS)
@@ -87,7 +94,21 @@ def test_splits_and_shares() -> None:
     # Four standard deviations of a share of 400 is at most .1.
     assert float(pairs) == pytest.approx(0.15, abs=0.08)
     assert float(primitive.float().mean()) == pytest.approx(0.15, abs=0.08)
-    assert float(many.has_front.float().mean()) == pytest.approx(0.5, abs=0.1)
+    assert float(many.has_front.float().mean()) == pytest.approx(0.7 * 0.7, abs=0.1)
+
+
+def test_shares_hold_whatever_else_is_asked() -> None:
+    """Many pairs starve neither the composites in them nor the single ones without a front."""
+    mix = Mix(pair_share=0.6, primitive_share=0.0, front_share=0.5)
+    many = sample_batch(np.random.default_rng(4), 600, 1, 4, mix=mix)
+    pair = many.relation > 0
+    assert float(many.has_front[~pair].float().mean()) == pytest.approx(0.5, abs=0.13)
+    members = [CATEGORY_NAMES[i] for i in many.category[pair].flatten().tolist()]
+    drawn = Counter(members)
+    assert set(drawn) == set(STACKABLE)
+    # On an 'A on B', B is one of fewer things.
+    tops = Counter(CATEGORY_NAMES[i] for i in many.category[pair, 0].tolist())
+    assert max(tops.values()) < 4 * min(tops.values()) + 8
 
 
 def test_cameras_follow_the_law() -> None:

@@ -72,7 +72,7 @@ class TrainingConfig:
     max_weight: float = 20.0
     pair_share: float = 0.15
     primitive_share: float = 0.1
-    front_share: float = 0.65
+    front_share: float = 0.7
     colorless_share: float = 0.1
     channels: tuple[int, ...] = (64, 128, 128)
 

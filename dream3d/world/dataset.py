@@ -28,19 +28,18 @@ _RELATIONS = (None, "on", "next to")
 
 @dataclass(frozen=True)
 class Mix:
-    """What is drawn, as shares of all objects.
+    """What is drawn.
 
     Attributes:
-        pair_share: pairs ("A on B", "A next to B").
-        primitive_share: single primitives; the remaining share are single composites.
-        front_share: single objects with an unmistakable front, all of them composites; a share beyond what is left for
-            composites means that every composite has one.
+        pair_share: of all captions, pairs ("A on B", "A next to B"); their members are drawn evenly.
+        primitive_share: of all captions, single primitives; the rest are single composites.
+        front_share: of the single composites, those with an unmistakable front.
         colorless_share: objects whose caption does not name the colour.
     """
 
     pair_share: float = 0.15
     primitive_share: float = 0.15
-    front_share: float = 0.5
+    front_share: float = 0.7
     colorless_share: float = 0.1
 
 
@@ -164,22 +163,20 @@ def _draw_object(rng: np.random.Generator, split: Split, mix: Mix) -> WorldObjec
         pair_share=mix.pair_share,
         colorless_share=mix.colorless_share,
         primitive_share=min(1.0, mix.primitive_share / max(1.0 - mix.pair_share, 1e-9)),
-        weights=_weights(mix),
+        weights=_weights(mix.front_share),
     )
     return build_object(caption, rng)
 
 
 @lru_cache(maxsize=16)
-def _weights(mix: Mix) -> dict[str, float]:
-    """Weights of the composites that give objects with a front their share."""
-    composites = 1.0 - mix.pair_share - mix.primitive_share
-    wanted = min(mix.front_share / composites, 1.0) if composites > 0.0 else 0.0
+def _weights(front_share: float) -> dict[str, float]:
+    """Weights of the composites that give those with a front their share."""
     fronts = [name for name in COMPOSITES if CATEGORIES[name].has_front]
     others = [name for name in COMPOSITES if not CATEGORIES[name].has_front]
-    weights = dict.fromkeys(fronts, wanted / len(fronts))
-    # Zero chances for both would leave nothing to draw; a tiny one is never seen.
-    weights.update(dict.fromkeys(others, max(1.0 - wanted, 1e-12) / len(others)))
-    return weights
+    return {
+        **dict.fromkeys(fronts, front_share / len(fronts)),
+        **dict.fromkeys(others, (1.0 - front_share) / len(others)),
+    }
 
 
 def _has_front(thing: WorldObject) -> bool:

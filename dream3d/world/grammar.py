@@ -343,7 +343,8 @@ def random_caption(
         pair_share: of pairs; half of them "on", half "next to".
         colorless_share: of objects named without a colour (none in the "held_out" split).
         primitive_share: of single objects that are primitives.
-        weights: relative frequency of categories within primitives and within composites; 1 where not given.
+        weights: relative frequency of single objects' categories, within primitives and within composites; 1 where not
+            given. Members of pairs are drawn evenly.
     """
     while True:
         caption = _draw(rng, pair_share, colorless_share, primitive_share, weights or {})
@@ -361,7 +362,7 @@ def _draw(
     primitive_share: float,
     weights: Mapping[str, float],
 ) -> Caption:
-    def thing(names: Sequence[str]) -> Thing:
+    def thing(names: Sequence[str], weights: Mapping[str, float]) -> Thing:
         chances = np.array([weights.get(name, 1.0) for name in names])
         name = names[int(rng.choice(len(names), p=chances / chances.sum()))]
         colors = list(COLORS)
@@ -370,7 +371,8 @@ def _draw(
 
     if rng.random() >= pair_share:
         primitive = rng.random() < primitive_share
-        return Caption((thing([n for n in CATEGORIES if (n in PRIMITIVES) == primitive]),))
+        names = [n for n in CATEGORIES if (n in PRIMITIVES) == primitive]
+        return Caption((thing(names, weights),))
     if rng.random() < 0.5:
-        return Caption((thing(STACKABLE), thing(SUPPORTS)), "on")
-    return Caption((thing(STACKABLE), thing(STACKABLE)), "next to")
+        return Caption((thing(STACKABLE, {}), thing(SUPPORTS, {})), "on")
+    return Caption((thing(STACKABLE, {}), thing(STACKABLE, {})), "next to")
