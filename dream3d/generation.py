@@ -20,6 +20,7 @@ from dream3d.config import config_to_yaml, load_config_file
 from dream3d.errors import Cancelled, Dream3DError
 from dream3d.export.assets import export_all
 from dream3d.export.pictures import write_preview
+from dream3d.kernels import compilation_seconds
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.run import resolve_device, run_system
@@ -201,13 +202,14 @@ def _work(
         "finished": None,
         "steps": {"done": 0, "total": sum(stage.steps for stage in config.stages)},
         "seconds": before.get("seconds", 0.0),
+        "compilation_seconds": None,
         "peak_memory_megabytes": None,
         "phases": {},
         "versions": versions(),
         "warnings": [],
         "error": None,
     }
-    spent = float(record["seconds"] or 0.0)
+    spent, compiled = float(record["seconds"] or 0.0), compilation_seconds()
     run.write_record(record)
     recorder = _Recorder(run, resume, phases, began, on_step)
 
@@ -215,6 +217,7 @@ def _work(
         record["status"] = status
         record["finished"] = _now()
         record["seconds"] = round(spent + time.perf_counter() - began, 3)
+        record["compilation_seconds"] = round(compilation_seconds() - compiled, 3)
         record["peak_memory_megabytes"] = peak_memory_megabytes()
         record["first_preview_seconds"] = recorder.first_preview_seconds
         return run.write_record(record)

@@ -10,9 +10,13 @@ from typing import Any
 
 import numba
 import torch
+from numba.core import event
 
 # Numba's "workqueue" threading layer, the only one on some platforms, must not be entered twice at a time.
 _ENTERED = threading.RLock()
+# Numba tells of real compilations only, not of machine code that is read back from the disk.
+_COMPILATIONS = event.TimingListener()
+event.register("numba:compile", _COMPILATIONS)
 
 
 @functools.cache
@@ -52,3 +56,8 @@ def kernel_threads() -> Iterator[int]:
     with _ENTERED:
         numba.set_num_threads(count)
         yield count
+
+
+def compilation_seconds() -> float:
+    """What this process has spent on compiling kernels so far; 0 when all of them were on disk."""
+    return _COMPILATIONS.duration if _COMPILATIONS.done else 0.0

@@ -57,3 +57,4 @@ def test_generate_returns_paths_scene_and_status(
     assert isinstance(result.scene, Splats)
     assert result.seconds > 0
     assert result.record["phases"]["export asset.glb"] > 0
+    assert result.record["compilation_seconds"] >= 0

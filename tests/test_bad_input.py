@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -148,10 +149,33 @@ def test_a_refusal_leaves_nothing_behind(
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_without_permission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
-    assert main(["generate", "x", "--preset", "gaussian", "--out", "locked/run"]) == 2
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    """Root may write everywhere, so for the time of a test it is nobody."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Path:
+    """A directory nobody may write to, in one everybody may enter. Everything needed has been imported."""
+    assert main(["generate", "x", "--preset", "gaussian", "device=cuda:77"]) == 2
+    tmp_path.chmod(0o755)
+    directory = tmp_path / "locked"
+    directory.mkdir(mode=0o555)
+    return directory
+
+
+def test_a_directory_without_permission(
+    locked: Path, ordinary_user: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "x", "--preset", "gaussian", "--out", f"{locked.name}/run"]) == 2
     assert "permission denied; choose a directory you may write to" in capsys.readouterr().err
 
 

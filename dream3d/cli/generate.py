@@ -5,11 +5,11 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dream3d.cli.options import Command, Outcome, Parser, UsageError, say
 from dream3d.cli.progress import Progress
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
             say("loading")
         result = _resume(arguments, stop) if arguments.resume else _generate(arguments, stop)
     if arguments.profile:
-        print(profile_table(result.record.get("phases", {}), result.seconds), file=sys.stderr)
+        print(profile_table(result.record, result.seconds), file=sys.stderr)
     status = 0 if result.status == "done" else 128 + (stop.signal or signal.SIGINT)
     data = {"directory": str(result.directory), **result.record}
     return Outcome(data, str(result.directory), status)
@@ -171,10 +171,17 @@ def _resume(arguments: argparse.Namespace, stop: StopRequest) -> "GenerationResu
         progress.close()
 
 
-def profile_table(phases: dict[str, float], seconds: float) -> str:
-    """Seconds and share of each phase, longest first."""
+def profile_table(record: Mapping[str, Any], seconds: float) -> str:
+    """Seconds and share of each phase of a run's record, longest first; kernels compiled for the first time apart."""
+    phases: dict[str, float] = record.get("phases", {})
     rows = sorted(phases.items(), key=lambda item: -item[1])
     rows.append(("everything else", max(0.0, seconds - sum(phases.values()))))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:{width}}  {spent:8.2f} s  {spent / seconds:6.1%}" for name, spent in rows]
-    return "\n".join([*lines, f"{'total':{width}}  {seconds:8.2f} s"])
+    lines.append(f"{'total':{width}}  {seconds:8.2f} s")
+    compiled = record.get("compilation_seconds") or 0.0
+    if compiled > 0.0:
+        lines.append(
+            f"of these, {compiled:.2f} s for compiling kernels, which only a first run does"
+        )
+    return "\n".join(lines)

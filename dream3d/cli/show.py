@@ -31,7 +31,8 @@ def _list(arguments: argparse.Namespace) -> Outcome:
     items = entries(arguments.kind)
     width = max((len(item["name"]) for item in items), default=0)
     lines = [f"{item['name']:{width}}  {item['summary']}" for item in items]
-    return Outcome({"kind": arguments.kind, "items": items}, "\n".join(lines))
+    text = "\n".join(lines) or f"no {arguments.kind} yet"
+    return Outcome({"kind": arguments.kind, "items": items}, text)
 
 
 def _config(arguments: argparse.Namespace) -> Outcome:
