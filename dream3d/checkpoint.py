@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from dream3d.files import make_directory, write_bytes
 
 FORMAT_VERSION = 1
 KEEP = 2
+PARTS = ("scene", "optimizer", "companion", "companion_optimizer")
 _NAME = re.compile(r"stage-(\d{2})-step-(\d{7})\.safetensors")
 
 
@@ -38,6 +39,7 @@ class Checkpoint:
         generator: the random generator's state.
         scene: the scene's tensors.
         optimizer: Adam's tensors by "parameter/quantity".
+        companion, companion_optimizer: the same of the prior's trainable twin; empty without one.
     """
 
     stage: int
@@ -48,6 +50,8 @@ class Checkpoint:
     generator: Tensor
     scene: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    companion: dict[str, Tensor] = field(default_factory=dict)
+    companion_optimizer: dict[str, Tensor] = field(default_factory=dict)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -107,8 +111,9 @@ class CheckpointStore:
             OutputError: it cannot be written; the older ones stay.
         """
         tensors = {"generator": checkpoint.generator}
-        tensors |= {f"scene/{name}": value for name, value in checkpoint.scene.items()}
-        tensors |= {f"optimizer/{name}": value for name, value in checkpoint.optimizer.items()}
+        for part in PARTS:
+            held: dict[str, Tensor] = getattr(checkpoint, part)
+            tensors |= {f"{part}/{name}": value for name, value in held.items()}
         tensors = {name: _copied(value) for name, value in tensors.items()}
         document = {
             "format_version": FORMAT_VERSION,
@@ -168,8 +173,7 @@ class CheckpointStore:
             seconds=document["seconds"],
             fingerprint=document["fingerprint"],
             generator=tensors["generator"],
-            scene=_under("scene/", tensors),
-            optimizer=_under("optimizer/", tensors),
+            **{part: _under(f"{part}/", tensors) for part in PARTS},
         )
 
 

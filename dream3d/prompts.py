@@ -101,3 +101,8 @@ class Prompts:
         if not self.negative:
             return condition, empty, None
         return condition, empty, Condition(self._tokens([self.negative] * count), given, views)
+
+    def plain(self, cameras: CameraBatch, conditioning: str) -> Condition:
+        """The prompt without view words, with the cameras: what a companion is told whatever the prior is."""
+        views = len(cameras) if conditioning == "multiview" else 1
+        return Condition(self._tokens([self.prompt] * len(cameras)), cameras, views)

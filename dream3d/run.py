@@ -15,13 +15,14 @@ from dream3d.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
+from dream3d.companion import CompanionTrainer, restore_parameters
 from dream3d.errors import Cancelled, ConfigError
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
 from dream3d.scenes.base import Scene
 from dream3d.train import StepReport, TrainState, make_optimizer, train_stage
-from systems.base import RunConfig, fingerprint
+from systems.base import RunConfig, Stage, fingerprint
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,20 @@ def repeatable(device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
+def make_companion(stage: Stage, prior: Prior, seed: int) -> CompanionTrainer | None:
+    """The trainable twin of the prior that the stage's guidance asks for, untrained; None if it asks for none.
+
+    Raises:
+        ConfigError: the guidance asks for one and this prior has none.
+    """
+    settings = stage.guidance.companion_settings()
+    if settings is None:
+        return None
+    return CompanionTrainer(prior.companion(settings.rank, seed), prior.schedule, settings)
+
+
 def _start(
-    config: RunConfig, found: Checkpoint | None, device: torch.device
+    config: RunConfig, found: Checkpoint | None, prior: Prior, device: torch.device
 ) -> tuple[int, Scene, TrainState]:
     """Stage index, scene and state to begin with: fresh, or as a checkpoint left them."""
     stage = 0 if found is None else found.stage
@@ -102,11 +115,26 @@ def _start(
         scene.load_state(found.scene)
         generator.set_state(found.generator)
     optimizer = make_optimizer(scene, config.stages[stage].betas)
-    state = TrainState(0, optimizer, generator, config.seed)
+    companion = make_companion(config.stages[stage], prior, config.seed)
+    state = TrainState(0, optimizer, generator, config.seed, companion)
     if found is not None:
         restore_optimizer(optimizer, found.optimizer)
+        if companion is not None:
+            restore_parameters(companion.companion, found.companion)
+            restore_optimizer(companion.optimizer, found.companion_optimizer)
         state.step, state.skipped = found.step, found.skipped
     return stage, scene, state
+
+
+def companion_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
+    """What a checkpoint keeps of the companion."""
+    trainer = state.companion
+    if trainer is None:
+        return {}
+    return {
+        "companion": trainer.companion.parameters(),
+        "companion_optimizer": optimizer_tensors(trainer.optimizer),
+    }
 
 
 def run_system(
@@ -141,7 +169,7 @@ def run_system(
         if config.negative_prompt:
             prior.check_prompt(config.negative_prompt)
         prompts = Prompts(prior, config.prompt, config.negative_prompt)
-        index, scene, state = _start(config, found, device)
+        index, scene, state = _start(config, found, prior, device)
     spent_before = 0.0 if found is None else found.seconds
     steps_before = [
         sum(stage.steps for stage in config.stages[:i]) for i in range(len(config.stages))
@@ -167,6 +195,7 @@ def run_system(
                     generator=state.generator.get_state(),
                     scene=scene.state(),
                     optimizer=optimizer_tensors(state.optimizer),
+                    **companion_tensors(state),
                 )
             )
         saved = (index, state.step)
@@ -193,7 +222,8 @@ def run_system(
                 if following.scene is not None:
                     scene = following.scene.create(state.generator, device)
                 optimizer = make_optimizer(scene, following.betas)
-                state = TrainState(0, optimizer, state.generator, config.seed)
+                companion = make_companion(following, prior, config.seed)
+                state = TrainState(0, optimizer, state.generator, config.seed, companion)
         except Cancelled:
             save()
             if index + 1 < len(config.stages) or state.step < config.stages[index].steps:

@@ -1,13 +1,14 @@
 """The loop: one stage of an optimisation, read from top to bottom."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
+from dream3d.companion import CompanionTrainer
 from dream3d.errors import NumericsError
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
@@ -29,6 +30,7 @@ class TrainState:
         optimizer: one group per scene parameter, under the parameter's name.
         generator: source of all randomness of the run, on the CPU so that devices agree.
         seed: the run's seed, for what must stay the same from step to step.
+        companion: trains beside the scene, where the guidance asks for one.
         skipped: steps in a row that were skipped because a gradient was not finite.
     """
 
@@ -36,6 +38,7 @@ class TrainState:
     optimizer: torch.optim.Adam
     generator: torch.Generator
     seed: int
+    companion: CompanionTrainer | None = None
     skipped: int = 0
 
 
@@ -87,7 +90,11 @@ def probe(
     shape = (z.shape[0], z.shape[1], z.shape[2], z.shape[3])
     noise = stage.noise(shape, progress, state.seed, state.generator)
     condition, empty, negative = prompts.conditions(cameras, stage.conditioning, stage.view_words)
-    return Views(z.detach(), t.to(z), noise.to(z), condition, empty, negative, progress)
+    views = Views(z.detach(), t.to(z), noise.to(z), condition, empty, negative, progress)
+    if state.companion is None:
+        return views
+    plain = prompts.plain(cameras, stage.conditioning)
+    return replace(views, companion=state.companion.companion, plain=plain)
 
 
 def clip_pixels(grad: Float[Tensor, "B H W C"], largest: float) -> Float[Tensor, "B H W C"]:
@@ -155,7 +162,8 @@ def train_stage(
             if stage.pixel_clip > 0.0:
                 bound = stage.pixel_clip / z[0].numel()
                 images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
-            guided = stage.guidance(prior, probe(stage, prior, prompts, z, cameras, state))
+            views = probe(stage, prior, prompts, z, cameras, state)
+            guided = stage.guidance(prior, views)
         with phases("backward"):
             terms = scene.regularisation(output, progress)
             # Per latent entry, so that a regulariser's weight means the same at every resolution.
@@ -163,8 +171,11 @@ def train_stage(
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         update(scene, stage, state, phases)
-        state.step += 1
         values = {name: value.item() for name, value in terms.items()}
+        if state.companion is not None and views.plain is not None:
+            with phases("companion"):
+                values["companion"] = state.companion.step(views.z, views.plain, state.generator)
+        state.step += 1
         on_step(
             StepReport(
                 step=state.step,

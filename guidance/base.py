@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.companion import Companion, CompanionSettings
+from dream3d.errors import ConfigError
 from dream3d.priors.base import Condition, Prior
 from dream3d.registry import Registry
 
@@ -28,6 +30,8 @@ class Views:
         empty: the unconditional prompt, same cameras.
         negative: the negative prompt, or None.
         progress: fraction of the stage that is done, in [0, 1].
+        companion: the trainable twin of the prior, where the guidance asks for one.
+        plain: what the companion is told: the prompt without view words, always with the cameras.
     """
 
     z: Float[Tensor, "B C H W"]
@@ -37,6 +41,18 @@ class Views:
     empty: Condition
     negative: Condition | None = None
     progress: float = 0.0
+    companion: Companion | None = None
+    plain: Condition | None = None
+
+    def with_companion(self) -> tuple[Companion, Condition]:
+        """The companion and what it is told.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.companion is None or self.plain is None:
+            raise ConfigError("this guidance needs a prior with a trainable companion")
+        return self.companion, self.plain
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,10 @@ class Guidance(ABC):
     @abstractmethod
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         """The gradient for these views. Runs without autograd."""
+
+    def companion_settings(self) -> CompanionSettings | None:
+        """How the companion this rule compares the prior with is made; None for a rule that needs none."""
+        return None
 
 
 GUIDANCE: Registry[Guidance] = Registry("guidance", "guidance")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from tiny_prior import TINY, tiny_components
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch, orbit_cameras
@@ -14,9 +15,8 @@ from dream3d.diffusion import per_sample
 from dream3d.errors import ConfigError, ModelError, PromptError
 from dream3d.priors.base import Condition
 from dream3d.priors.embedded import MANIFEST, EmbeddedConfig, read_manifest, write_manifest
-from dream3d.priors.latent.build import Architecture, build_components, learn_merges
+from dream3d.priors.latent.build import learn_merges
 from dream3d.priors.latent.camera_encoder import camera_features
-from dream3d.priors.latent.codec import PatchCodec
 from dream3d.priors.latent.components import Components, load_components, save_components
 from dream3d.priors.latent.diffusers_prior import DiffusersPrior
 from dream3d.priors.latent.embedded_prior import EmbeddedPrior
@@ -24,17 +24,6 @@ from dream3d.world.freeze import FROZEN_HASH
 from dream3d.world.grammar import VOCABULARY
 
 CPU = torch.device("cpu")
-TINY = Architecture(image_size=32, channels=(16, 32), text_dim=32, latent_channels=6)
-
-
-def tiny_components() -> Components:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        codec = PatchCodec(4, TINY.latent_channels, sample_size=TINY.image_size)
-        components = build_components(VOCABULARY, codec, TINY)
-    for module in components.modules().values():
-        module.eval().requires_grad_(False)
-    return components
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ point. It knows nothing of scenes, optimisers or training steps.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,11 @@ from torch import Tensor
 
 from dream3d.cameras import CameraBatch
 from dream3d.diffusion import NoiseSchedule, Prediction
+from dream3d.errors import ConfigError
 from dream3d.registry import Registry
+
+if TYPE_CHECKING:
+    from dream3d.companion import Companion
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,20 @@ class Prior(ABC):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         """The network's output at z_t, without gradient."""
+
+    def companion(self, rank: int, seed: int) -> "Companion":
+        """A new trainable twin (see `dream3d.companion`).
+
+        Args:
+            rank: of its low-rank update, where it has one.
+            seed: of its random start.
+
+        Raises:
+            ConfigError: this kind of prior has none.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no trainable companion; choose a guidance that needs none, such as sds"
+        )
 
 
 class PriorConfig(ABC):

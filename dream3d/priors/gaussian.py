@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from dream3d.companion import Companion, GaussianCompanion
 from dream3d.diffusion import (
     CosineSchedule,
     NoiseSchedule,
@@ -126,6 +127,11 @@ class ClosedFormPrior(Prior):
             weight = per_sample(torch.softmax(energy, dim=1).flatten(), residual.flatten(0, 1))
             mixed = (weight.view(*residual.shape[:2], 1, 1, 1) * residual).sum(1)
             return Prediction(sigma * mixed / variance, "eps", z_t, alpha, sigma)
+
+    def companion(self, rank: int, seed: int) -> Companion:
+        """A single learnt Gaussian that begins as the empty prompt's; `rank` and `seed` are not needed."""
+        grey = self.means("").mean(0).to(self.device)
+        return GaussianCompanion(grey, self.empty_std, self.schedule)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from dream3d.companion import Companion
 from dream3d.diffusion import Prediction, PredictionKind, TableSchedule, per_sample
 from dream3d.errors import ModelError
 from dream3d.priors.base import Condition, Prior
@@ -102,11 +103,15 @@ class DiffusersPrior(Prior):
             ValueError: the condition has cameras and the model has no camera encoder, or several views per object
                 without cameras.
         """
-        with (
-            torch.no_grad(),
-            torch.autocast(
-                self.device.type, dtype=self.autocast, enabled=self.autocast is not None
-            ),
+        with torch.no_grad():
+            return self.output(z_t, t, condition)
+
+    def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """As `predict`, with gradient to whatever in the network asks for it."""
+        with torch.autocast(
+            self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             value = self.components.unet(
                 z_t.to(self.dtype),
@@ -122,6 +127,12 @@ class DiffusersPrior(Prior):
         alpha = per_sample(self.schedule.alpha(t), z_t)
         sigma = per_sample(self.schedule.sigma(t), z_t)
         return Prediction(value.to(z_t.dtype), self.kind, z_t, alpha, sigma)
+
+    def companion(self, rank: int, seed: int) -> Companion:
+        """Low-rank updates of the U-Net's attention; see `lora_companion`."""
+        from dream3d.priors.latent.lora_companion import LoraCompanion
+
+        return LoraCompanion(self, rank, seed)
 
     def _context(self, condition: Condition) -> Float[Tensor, "B K D"]:
         """Text tokens, and the camera's behind them where the condition has cameras."""

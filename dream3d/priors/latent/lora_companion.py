@@ -1,0 +1,98 @@
+"""The trainable twin of a latent diffusion prior: low-rank updates of its attention (LoRA, Hu et al. 2021) by PEFT.
+
+The prior's own weights are shared and frozen; the updates are switched on only while the companion is asked. Where the
+prior takes cameras itself they reach the companion the same way; otherwise an embedding of the camera is added to the
+time embedding, as in ProlificDreamer. Its last layer starts at zero, and so does one factor of every update: an
+untrained companion predicts exactly what the prior does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from dream3d.companion import Companion
+from dream3d.diffusion import Prediction
+from dream3d.priors.base import Condition
+from dream3d.priors.latent.camera_encoder import FEATURES, camera_features
+from dream3d.priors.latent.diffusers_prior import DiffusersPrior
+
+ADAPTER = "companion"
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+CAMERA_HIDDEN = 256
+
+
+class LoraCompanion(Companion):
+    """See the module.
+
+    Args:
+        prior: whose U-Net gets the updates; a companion made earlier for it is replaced.
+        rank: of every update.
+        seed: of the updates' random factors.
+    """
+
+    def __init__(self, prior: DiffusersPrior, rank: int, seed: int) -> None:
+        self.prior = prior
+        self.unet = prior.components.unet
+        if ADAPTER in getattr(self.unet, "peft_config", {}):
+            self.unet.delete_adapters(ADAPTER)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.unet.add_adapter(
+                LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), ADAPTER
+            )
+            self.camera = None if prior.accepts_cameras else _camera_embedding(self.unet)
+        if self.camera is not None:
+            self.camera.to(prior.device)
+        self._parameters = {
+            name: p for name, p in self.unet.named_parameters() if f".{ADAPTER}." in name
+        }
+        if self.camera is not None:
+            self._parameters |= {f"camera.{n}": p for n, p in self.camera.named_parameters()}
+        self._switch_off()
+
+    def parameters(self) -> dict[str, Tensor]:
+        return dict(self._parameters)
+
+    def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        with self._switched_on(condition):
+            told = Condition(condition.tokens) if self.camera is not None else condition
+            return self.prior.output(z_t, t, told)
+
+    @contextmanager
+    def _switched_on(self, condition: Condition) -> Iterator[None]:
+        """The updates, and the camera's part of the time embedding, inside the block only."""
+        hook = None
+        if self.camera is not None and condition.cameras is not None:
+            features = camera_features(condition.cameras).to(self.prior.device)
+            embedding = self.camera(features)
+            hook = self.unet.time_embedding.register_forward_hook(
+                lambda module, inputs, output: output + embedding.to(output.dtype)
+            )
+        self.unet.enable_adapters()
+        try:
+            yield
+        finally:
+            self._switch_off()
+            if hook is not None:
+                hook.remove()
+
+    def _switch_off(self) -> None:
+        self.unet.disable_adapters()
+        # PEFT freezes what it switches off, and a backward pass that is still to come would then reach nothing.
+        for parameter in self._parameters.values():
+            parameter.requires_grad_()
+
+
+def _camera_embedding(unet: nn.Module) -> nn.Sequential:
+    """From camera features to the width of `unet`'s time embedding, zero to begin with."""
+    width = unet.time_embedding.linear_2.out_features  # type: ignore[union-attr]
+    last = nn.Linear(CAMERA_HIDDEN, int(width))  # type: ignore[arg-type]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(FEATURES, CAMERA_HIDDEN), nn.SiLU(), last)

@@ -1,0 +1,59 @@
+"""Variational score distillation (ProlificDreamer, Wang et al. 2023).
+
+    grad = w(t) ( eps_cfg(z_t, t) - eps_phi(z_t, t, camera) )
+
+eps_phi is the companion: the score of the current renders, learnt beside them. With an exact companion and particles
+instead of one point, mean and spread of the prior N(m, s^2) are both recovered, where SDS keeps the mean alone. An
+untrained companion equals the prior, so the first steps are (scale - 1) times classifier score distillation. A perfect
+companion of a single point knows its noise, and VSD is then SDS draw for draw.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from dream3d.companion import CompanionSettings
+from dream3d.diffusion import add_noise
+from dream3d.priors.base import Prior
+from dream3d.schedules import Ramp, constant
+from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.combine import Weight, check_guidance, gradient_metrics, guided, weight_at
+
+
+@GUIDANCE.register("vsd")
+@dataclass(frozen=True)
+class VSD(Guidance):
+    """Compare the prior with a companion that learns what the renders look like.
+
+    Attributes:
+        cfg_scale: classifier-free guidance scale of the prior; the companion has none.
+        weight: w(t), see `guidance.combine.Weight`.
+        rescale, clamp_x0: see `guidance.combine.guided`.
+        rank, companion_rate, camera_dropout: see `dream3d.companion.CompanionSettings`.
+    """
+
+    cfg_scale: Ramp = field(default_factory=lambda: constant(7.5))
+    weight: Weight = "sigma2"
+    rescale: float = 0.0
+    clamp_x0: float = 0.0
+    rank: int = 4
+    companion_rate: float = 1e-4
+    camera_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_guidance(self.weight, self.rescale, self.clamp_x0)
+        self.companion_settings()
+
+    def companion_settings(self) -> CompanionSettings:
+        return CompanionSettings(self.rank, self.companion_rate, self.camera_dropout)
+
+    @torch.no_grad()
+    def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
+        companion, plain = views.with_companion()
+        z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
+        scale = self.cfg_scale(views.progress)
+        prediction = guided(prior, z_t, views.t, views, scale, self.rescale, self.clamp_x0)
+        own = companion.predict(z_t, views.t, plain)
+        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
+        grad = weight * (prediction.eps - own.eps)
+        return GuidanceOutput(grad, gradient_metrics(grad, views.t))

@@ -1,0 +1,336 @@
+"""The trainable twin of a prior: silent until trained, apart from the prior always, and right about the renders."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_guidance_laws import NonlinearPrior, make_views
+from tiny_prior import tiny_components
+from torch import Tensor
+
+from dream3d.cameras import orbit_cameras
+from dream3d.companion import (
+    Companion,
+    CompanionSettings,
+    CompanionTrainer,
+    GaussianCompanion,
+    denoising_loss,
+)
+from dream3d.diffusion import CosineSchedule, Prediction, PredictionKind, add_noise, per_sample
+from dream3d.errors import ConfigError
+from dream3d.priors.base import Condition
+from dream3d.priors.embedded import EmbeddedConfig
+from dream3d.priors.gaussian import ClosedFormPrior, GaussianConfig
+from dream3d.priors.latent.embedded_prior import EmbeddedPrior
+from dream3d.priors.latent.lora_companion import LoraCompanion
+from dream3d.run import run_system
+from dream3d.scenes.splats import SplatsConfig
+from dream3d.schedules import constant
+from guidance.esd import ESD
+from guidance.sds import SDS
+from guidance.vsd import VSD
+from systems.base import RunConfig, Stage
+
+CPU = torch.device("cpu")
+
+
+class Dirac(Companion):
+    """Knows the clean latents it is asked about."""
+
+    def __init__(self, z: Tensor, schedule: CosineSchedule) -> None:
+        self.z, self.schedule = z, schedule
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {}
+
+    def output(self, z_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        alpha = per_sample(self.schedule.alpha(t), z_t)
+        sigma = per_sample(self.schedule.sigma(t), z_t)
+        return Prediction(self.z, "x0", z_t, alpha, sigma)
+
+
+class Twin(Companion):
+    """An untrained companion: the prior itself."""
+
+    def __init__(self, prior: ClosedFormPrior) -> None:
+        self.prior = prior
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {}
+
+    def output(self, z_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        return self.prior.predict(z_t, t, condition)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Low-rank updates
+
+
+def lora(cameras: bool) -> tuple[EmbeddedPrior, LoraCompanion]:
+    """A tiny prior, told cameras by itself or not at all, with its companion."""
+    components = tiny_components()
+    prior = EmbeddedPrior(components if cameras else replace(components, camera_encoder=None), CPU)
+    return prior, LoraCompanion(prior, rank=2, seed=0)
+
+
+def asked(prior: EmbeddedPrior) -> tuple[Tensor, Tensor, Condition]:
+    z_t = torch.randn(4, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    cameras = orbit_cameras([0.0, 90.0, 180.0, 270.0])
+    return z_t, torch.full((4,), 0.6), Condition(prior.embed(["a red cube"] * 4), cameras)
+
+
+def told(prior: EmbeddedPrior, condition: Condition) -> Condition:
+    return condition if prior.accepts_cameras else Condition(condition.tokens)
+
+
+@pytest.mark.parametrize("cameras", [True, False])
+def test_training_moves_the_companion_and_never_the_prior(cameras: bool) -> None:
+    prior, companion = lora(cameras)
+    z_t, t, condition = asked(prior)
+    before = prior.predict(z_t, t, told(prior, condition)).value
+    torch.testing.assert_close(
+        companion.predict(z_t, t, condition).value, before, rtol=0, atol=1e-6
+    )
+    own = {id(p) for p in companion.parameters().values()}
+    unet = prior.components.unet
+    shared = {n: p.clone() for n, p in unet.named_parameters() if id(p) not in own}
+    trainer = CompanionTrainer(companion, prior.schedule, CompanionSettings(2, 1e-2, 0.0))
+    generator = torch.Generator().manual_seed(1)
+    z = 0.3 * z_t
+    first = sum(trainer.step(z, condition, generator) for _ in range(10))
+    for _ in range(60):
+        trainer.step(z, condition, generator)
+    last = sum(trainer.step(z, condition, generator) for _ in range(10))
+    assert last < 0.8 * first
+    assert torch.equal(prior.predict(z_t, t, told(prior, condition)).value, before)
+    assert not torch.allclose(companion.predict(z_t, t, condition).value, before, atol=1e-3)
+    for name, p in unet.named_parameters():
+        if name in shared:
+            assert torch.equal(p, shared[name]) and p.grad is None, name
+
+
+def test_the_camera_reaches_a_companion_whose_prior_takes_none() -> None:
+    prior, companion = lora(cameras=False)
+    z_t, t, condition = asked(prior)
+    with torch.no_grad():
+        for name, p in companion.parameters().items():
+            if name.startswith("camera."):
+                p.copy_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2)))
+    turned = replace(condition, cameras=orbit_cameras([45.0] * 4))
+    anywhere = replace(condition, cameras=None)
+    outputs = [companion.predict(z_t, t, c).value for c in (condition, turned, anywhere)]
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-4)
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-4)
+    torch.testing.assert_close(outputs[2], prior.predict(z_t, t, anywhere).value, rtol=0, atol=1e-6)
+
+
+def test_a_new_companion_forgets_the_one_before() -> None:
+    prior, companion = lora(cameras=True)
+    z_t, t, condition = asked(prior)
+    with torch.no_grad():
+        for p in companion.parameters().values():
+            p.add_(0.5)
+    again = prior.companion(2, 0)
+    torch.testing.assert_close(
+        again.predict(z_t, t, condition).value,
+        prior.predict(z_t, t, condition).value,
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v", "flow"])
+def test_the_loss_is_zero_for_the_truth_and_positive_beside_it(kind: PredictionKind) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, noise = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    schedule, t = CosineSchedule(), torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    z_t = add_noise(schedule, z, noise, t)
+    alpha, sigma = per_sample(schedule.alpha(t), z), per_sample(schedule.sigma(t), z)
+    exact = Prediction(noise, "eps", z_t, alpha, sigma)
+    value = {"eps": exact.eps, "x0": exact.x0, "v": exact.v, "flow": exact.flow}[kind]
+    right = denoising_loss(Prediction(value, kind, z_t, alpha, sigma), z, noise)
+    assert right < 1e-20
+    wrong = denoising_loss(Prediction(value + 0.1, kind, z_t, alpha, sigma), z, noise)
+    assert wrong > 0.005
+
+
+def test_a_gaussian_companion_learns_mean_and_spread() -> None:
+    schedule, generator = CosineSchedule(), torch.Generator().manual_seed(0)
+    mean = torch.tensor([0.5, -0.3, 0.0]).reshape(3, 1, 1).expand(3, 4, 4)
+    companion = GaussianCompanion(torch.zeros(3, 4, 4), 0.2, schedule)
+    trainer = CompanionTrainer(companion, schedule, CompanionSettings(1, 0.02, 0.1))
+    for _ in range(400):
+        z = mean + 0.6 * torch.randn(64, 3, 4, 4, generator=generator)
+        trainer.step(z, Condition(torch.zeros(64, 1, 1)), generator)
+    assert (companion.mean - mean).abs().max() < 0.12
+    assert float(companion.log_std.exp()) == pytest.approx(0.6, rel=0.06)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What VSD and ESD are in the limits
+
+
+def test_vsd_with_a_companion_of_one_point_is_sds() -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, [0.7, 0.2, 0.9, 0.4])
+    known = replace(views, companion=Dirac(views.z, CosineSchedule()), plain=views.condition)
+    torch.testing.assert_close(
+        VSD(constant(5.0))(prior, known).grad, SDS(constant(5.0))(prior, views).grad
+    )
+
+
+def test_vsd_with_an_untrained_companion_is_the_classifier_score() -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, [0.7, 0.2, 0.9, 0.4])
+    twin = replace(views, companion=Twin(prior), plain=views.condition)
+    ours = VSD(constant(5.0))(prior, twin).grad
+    classifier = SDS(constant(2.0))(prior, views).grad - SDS(constant(1.0))(prior, views).grad
+    torch.testing.assert_close(ours, 4.0 * classifier)
+
+
+def test_esd_is_vsd_whose_companion_is_guided_by_its_camera() -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, [0.7, 0.2, 0.9, 0.4])
+    plain = replace(views.condition, cameras=orbit_cameras([0.0, 90.0, 180.0, 270.0]))
+    views = replace(views, companion=Twin(prior), plain=plain)
+    vsd = VSD(constant(5.0))(prior, views).grad
+    torch.testing.assert_close(ESD(0.0, constant(5.0))(prior, views).grad, vsd)
+    anywhere = VSD(constant(5.0))(prior, replace(views, plain=views.condition)).grad
+    torch.testing.assert_close(ESD(1.0, constant(5.0))(prior, views).grad, anywhere)
+    torch.testing.assert_close(
+        ESD(0.3, constant(5.0))(prior, views).grad, 0.7 * vsd + 0.3 * anywhere
+    )
+    assert not torch.allclose(vsd, anywhere)
+
+
+class Moments(Companion):
+    """The exact score of Gaussian particles: mean and variance as they are now."""
+
+    def __init__(self, z: Tensor, schedule: CosineSchedule, exact: bool) -> None:
+        self.z, self.schedule, self.exact = z, schedule, exact
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {}
+
+    def output(self, z_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        alpha = per_sample(self.schedule.alpha(t), z_t)
+        sigma = per_sample(self.schedule.sigma(t), z_t)
+        if condition.cameras is not None and not self.exact:
+            # With the camera known, what is rendered is known: a point.
+            return Prediction(self.z, "x0", z_t, alpha, sigma)
+        variance = alpha**2 * self.z.var() + sigma**2
+        return Prediction(
+            sigma * (z_t - alpha * self.z.mean()) / variance, "eps", z_t, alpha, sigma
+        )
+
+
+def particles(guidance: VSD | ESD, exact: bool, lam: float, steps: int = 400) -> Tensor:
+    """1500 particles from N(0, 1) under N(m, .6^2) at one noise level; one particle per entry of the latent."""
+    prior = ClosedFormPrior(8, std=0.6)
+    tokens = torch.full((1500, 1, 1), 0.7, dtype=torch.float64)
+    t = torch.full((1500,), 2.0 / torch.pi, dtype=torch.float64) * torch.tensor(lam).atan()
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1500, 1, 1, 1, generator=generator, dtype=torch.float64)
+    condition = Condition(tokens)
+    cameras = orbit_cameras([0.0] * 1500)
+    for _ in range(steps):
+        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype)
+        views = replace(
+            make_views(prior, [0.5]),
+            z=z,
+            t=t,
+            noise=noise,
+            condition=condition,
+            empty=condition,
+            companion=Moments(z, CosineSchedule(), exact),
+            plain=replace(condition, cameras=cameras),
+        )
+        z = z - 0.05 * guidance(prior, views).grad
+    return z
+
+
+def test_vsd_recovers_mean_and_spread_where_sds_collapses() -> None:
+    z = particles(VSD(constant(1.0), weight="uniform"), exact=True, lam=0.5)
+    assert float(z.mean()) == pytest.approx(0.7, abs=0.03)
+    assert float(z.std()) == pytest.approx(0.6, rel=0.05)
+
+
+@pytest.mark.parametrize(("entropy", "variance"), [(0.6, 0.116), (0.9, 0.299)])
+def test_esd_settles_between_collapse_and_the_prior(entropy: float, variance: float) -> None:
+    """max(0, entropy (s^2 + lambda^2) - lambda^2) with s = .6, lambda = .5."""
+    z = particles(ESD(entropy, constant(1.0), weight="uniform"), exact=False, lam=0.5)
+    assert float(z.mean()) == pytest.approx(0.7, abs=0.04)
+    assert float(z.var()) == pytest.approx(variance, rel=0.15)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In a run
+
+SCENE = SplatsConfig(count=60, max_count=80)
+
+
+def config(guidance: VSD | ESD, steps: int = 8, **changes: object) -> RunConfig:
+    stage = Stage(
+        guidance,
+        SCENE,
+        steps=steps,
+        views=2,
+        render_size=16,
+        checkpoint_every=3,
+        conditioning="text",
+    )
+    values: dict = {"prompt": "a red mug", "prior": GaussianConfig(8), "stages": [stage], "seed": 3}
+    return RunConfig(**(values | changes))
+
+
+@pytest.mark.parametrize("guidance", [VSD(companion_rate=0.01), ESD(companion_rate=0.01)])
+def test_a_resumed_run_equals_an_unbroken_one(guidance: VSD | ESD, tmp_path: Path) -> None:
+    def state(name: str, resume: bool = False, until: int = 99) -> dict[str, Tensor]:
+        count = iter(range(1, 100))
+        run = run_system(
+            config(guidance),
+            tmp_path / name,
+            resume=resume,
+            should_stop=lambda: next(count) >= until,
+        )
+        return run.scene.state()
+
+    whole = state("whole")
+    state("part", until=4)
+    rest = state("part", resume=True)
+    assert all(torch.equal(rest[name], value) for name, value in whole.items())
+
+
+def test_the_embedded_priors_companion_resumes_too(tmp_path: Path) -> None:
+    run = config(VSD(companion_rate=0.01), steps=3, prior=EmbeddedConfig())
+    whole = run_system(run, tmp_path / "whole").scene.state()
+    seen = iter(range(1, 10))
+    run_system(run, tmp_path / "part", should_stop=lambda: next(seen) >= 2)
+    rest = run_system(run, tmp_path / "part", resume=True).scene.state()
+    assert all(torch.equal(rest[name], value) for name, value in whole.items())
+
+
+def test_a_prior_without_a_companion_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    class Frozen(ClosedFormPrior):
+        companion = ClosedFormPrior.__mro__[1].companion  # the base class's refusal
+
+    with pytest.raises(ConfigError, match="Frozen has no trainable companion; choose a guidance"):
+        run_system(config(VSD()), tmp_path, prior=Frozen(8))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VSD(rank=0), "guidance.rank is 0"),
+        (lambda: VSD(companion_rate=0.0), "guidance.companion_rate is 0.0"),
+        (lambda: VSD(camera_dropout=1.5), "guidance.camera_dropout is 1.5"),
+        (lambda: ESD(entropy=2.0), "guidance.entropy is 2.0"),
+        (lambda: ESD(camera_dropout=0.0), "never learns to do without the camera"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(make: object, message: str) -> None:
+    assert callable(make)
+    with pytest.raises(ConfigError, match=message):
+        make()
