@@ -300,6 +300,15 @@ def test_list_tells_settings_with_defaults(capsys: pytest.CaptureFixture[str]) -
     assert isinstance(scale["default"], float)
 
 
+def test_list_tells_where_a_guidance_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "list", "guidance", "--json")
+    items = {item["name"]: item for item in only_json(out)["items"]}
+    assert all(item["paper"] and item["formula"] for item in items.values())
+    assert items["sds"]["evaluations"] == {"least": 2, "most": 2}
+    assert items["noise-free-score"]["evaluations"] == {"least": 2, "most": 3}
+    assert items["coupled-score"]["experimental"] and not items["sds"]["experimental"]
+
+
 def test_config_prints_what_generate_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
