@@ -17,7 +17,7 @@ from guidance.balanced_score import BalancedScore, balance
 from guidance.cfd import CFD
 from guidance.classifier_score import ClassifierScore
 from guidance.classifier_score_inverted import ClassifierScoreInverted
-from guidance.combine import clip_entries, guided, predict_each, unit_norm, weight_at
+from guidance.combine import guided, predict_each, weight_at
 from guidance.coupled_score import CoupledScore
 from guidance.distribution_mapping import DistributionMapping
 from guidance.flow_inversion import FlowInversion
@@ -25,7 +25,6 @@ from guidance.inversion import FlowPoint, ascend, euler_step, guided_eps, noise_
 from guidance.ism import ISM
 from guidance.noise_free_score import NoiseFreeScore
 from guidance.ode_consistency import OdeConsistency
-from guidance.perp_neg import perp_neg, perpendicular
 from guidance.pfd import PFD
 from guidance.rectified_flow import RectifiedFlow
 from guidance.score_bridge import ScoreBridge
@@ -345,66 +344,3 @@ def test_a_map_that_reproduces_the_render_makes_distribution_mapping_sds(
         for c in ("constant", "cosine")
     )
     assert not torch.allclose(mapped, none)
-
-
-# 5.20 and 5.21: combining.
-
-
-def test_perp_neg_adds_only_what_is_across_the_prompts_direction() -> None:
-    draw = torch.Generator().manual_seed(0)
-    empty, text, negative = torch.randn(3, 2, 3, 4, 4, generator=draw, dtype=torch.float64)
-    across = perpendicular(negative - empty, text - empty)
-    assert (across * (text - empty)).flatten(1).sum(1).abs().max() < 1e-12
-    plain = empty + 5.0 * (text - empty)
-    off = torch.zeros(1, 2, dtype=torch.float64)
-    assert_same(perp_neg(empty, text, negative[None], off, 5.0), plain)
-    full = off - 1.0
-    assert_same(perp_neg(empty, text, text[None], full, 5.0), plain)
-    assert_same(perp_neg(empty, text, negative[None], full, 5.0), plain - 5.0 * across)
-    # Weights belong to samples.
-    only_second = torch.tensor([[0.0, -1.0]]).double()
-    mixed = perp_neg(empty, text, negative[None], only_second, 5.0)
-    assert_same(mixed[:1], plain[:1])
-    assert_same(mixed[1:], (plain - 5.0 * across)[1:])
-
-
-@PRIORS
-def test_perp_neg_keeps_every_picture_with_its_own_prompts(prior: NonlinearPrior) -> None:
-    negative = Condition(prior.embed(["dull", "blurry, of low quality", "", "grey"]))
-    views = replace(make_views(prior, TIMES), negative=negative)
-    guidance = SDS(SCALE, perp_neg=-1.0)
-    together = gradient(guidance, prior, views)
-    for i in range(4):
-        alone = Views(
-            views.z[[i]],
-            views.t[[i]],
-            views.noise[[i]],
-            views.condition[[i]],
-            views.empty[[i]],
-            negative[[i]],
-        )
-        assert_same(gradient(guidance, prior, alone), together[[i]])
-    # The third negative prompt is empty, so there it is plain guidance by the empty prompt.
-    plain = gradient(SDS(SCALE), prior, replace(views, negative=None))
-    assert_same(together[[2]], plain[[2]])
-    assert not torch.allclose(together[0], plain[0])
-
-
-def test_clips_and_norms() -> None:
-    draw = torch.Generator().manual_seed(0)
-    grad = torch.randn(4, 3, 4, 4, generator=draw, dtype=torch.float64)
-    assert clip_entries(grad, 0.0) is grad
-    clipped = clip_entries(grad, 0.7)
-    assert clipped.abs().max() == 0.7 and torch.equal(clipped.sign(), grad.sign())
-    small = grad.abs() < 0.7
-    assert torch.equal(clipped[small], grad[small])
-    prior = NonlinearPrior()
-    free, bound = gradient(SDS(SCALE), prior), gradient(SDS(SCALE, clip=constant(0.1)), prior)
-    assert_same(bound, free.clamp(-0.1, 0.1))
-    torch.testing.assert_close(unit_norm(grad).flatten(1).norm(dim=1), torch.ones(4).double())
-    joint = unit_norm(grad, 2)
-    torch.testing.assert_close(joint.reshape(2, -1).norm(dim=1), torch.ones(2).double())
-    assert_same(joint[0] / joint[1], grad[0] / grad[1])
-    assert torch.equal(unit_norm(0.0 * grad), 0.0 * grad)
-    score = gradient(ClassifierScore(normalize=True), prior)
-    torch.testing.assert_close(score.flatten(1).norm(dim=1), torch.ones(4).double())
