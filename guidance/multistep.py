@@ -45,7 +45,7 @@ class Multistep(Guidance):
     """
 
     paper: ClassVar[str] = "Zhu & Zhuang 2023 (HiFA), arXiv 2305.18766"
-    formula: ClassVar[str] = "w / lambda (z - x0), x0 by `steps` steps of DDIM from z_t"
+    formula: ClassVar[str] = "w / lambda (z - x0), x0 by several steps of DDIM from z_t"
 
     steps: int = 4
     cfg_scale: Ramp = field(default_factory=lambda: constant(3.0))
