@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import itertools
 import pkgutil
 import typing
 from typing import Any
@@ -11,6 +12,7 @@ from dream3d.config import load_config, preset_names, preset_summary
 from dream3d.config.build import COMPONENTS, type_name
 from dream3d.errors import ConfigError
 from dream3d.schedules import Ramp, constant
+from guidance.base import Guidance
 from renderers.backends import BACKENDS, Backend
 
 _REGISTRIES = {
@@ -38,16 +40,26 @@ def entries(kind: str) -> list[dict[str, Any]]:
         return _modules("systems")
     if kind in _REGISTRIES:
         registry = COMPONENTS[_REGISTRIES[kind]]
-        return [
-            {
-                "name": name,
-                "summary": _first_line(registry[name]),
-                "settings": _settings(registry[name]),
-            }
-            for name in registry.names()
-        ]
+        return [_component(name, registry[name]) for name in registry.names()]
     known = ["presets", *_REGISTRIES, "renderers", "systems"]
     raise ConfigError(f"cannot list '{kind}'; choose one of {', '.join(known)}")
+
+
+def _component(name: str, cls: type) -> dict[str, Any]:
+    entry = {"name": name, "summary": _first_line(cls), "settings": _settings(cls)}
+    return {**entry, **_origin(cls)} if issubclass(cls, Guidance) else entry
+
+
+def _origin(cls: type[Guidance]) -> dict[str, Any]:
+    """Where a guidance comes from and what one step costs with its default settings."""
+    cases = itertools.product((0.02, 0.5, 0.98), (0.0, 1.0), (False, True))
+    costs = [cls().evaluations(*case) for case in cases]
+    return {
+        "paper": cls.paper,
+        "formula": cls.formula,
+        "experimental": cls.experimental,
+        "evaluations": {"least": min(costs), "most": max(costs)},
+    }
 
 
 def _preset(name: str) -> dict[str, Any]:

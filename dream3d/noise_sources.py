@@ -2,9 +2,12 @@
 
 Fresh noise gives score distillation (SDS). Noise that stays the same while the time falls monotonically follows the
 prior's probability-flow ODE instead, so that the result is a sample rather than a mode: `noise: {name: fixed}` with
-`time: {name: annealed, jitter: 0}` and SDS is consistent flow distillation (CFD) with screen-space noise.
+`time: {name: annealed, jitter: 0}` and the guidance `cfd` is consistent flow distillation with screen-space noise.
+`refreshed` is its stochastic form: noise that drifts slowly into other noise.
 """
 
+import hashlib
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -88,3 +91,61 @@ class FixedNoise(NoiseSource):
         if share == 1.0:
             return fixed
         return share * fixed + (1.0 - share**2) ** 0.5 * torch.randn(shape, generator=generator)
+
+
+DEPTH = 16  # halvings of the stage that tell two moments apart: 65536 moments
+
+
+@NOISE_SOURCES.register("refreshed")
+@dataclass(frozen=True)
+class RefreshedNoise(NoiseSource):
+    """One noise image that drifts: between progress p and q its correlation is exp(-rate |p - q|).
+
+    CFD's stochastic form renews a share gamma in every of N steps, noise <- sqrt(1 - gamma) noise + sqrt(gamma) new.
+    This is the same stationary process with rate = -N/2 log(1 - gamma), whatever the number of steps: gamma 1e-4 over
+    10000 steps is rate 0.5. It is read off at any progress without the steps before (midpoints are filled in by
+    halving the stage, each from its own seed), so that a resumed run needs no state. gamma itself does not change
+    over the stage here; the authors lower it.
+
+    Attributes:
+        rate: at least 0; 0 is `fixed`, beyond some 1000 nearly `fresh`.
+        per_view: whether the i-th view of every step has its own image (else all views share one).
+    """
+
+    rate: float = 0.5
+    per_view: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rate < math.inf:
+            raise ConfigError(f"noise.rate is {self.rate}; choose a finite number of at least 0")
+
+    def __call__(
+        self,
+        shape: tuple[int, int, int, int],
+        progress: float,
+        seed: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "B C H W"]:
+        size = (shape[0] if self.per_view else 1, *shape[1:])
+
+        def draw(place: int) -> Tensor:
+            # Seeds of neighbouring places and runs share nothing: the two are hashed together.
+            digest = hashlib.blake2b(f"{seed} {place}".encode(), digest_size=7).digest()
+            own = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+            return torch.randn(size, generator=own)
+
+        # The process at both ends of the stage, then at midpoints of ever shorter parts until `place` is met.
+        low, high = 0, 1 << DEPTH
+        place = round(min(max(progress, 0.0), 1.0) * high)
+        kept = math.exp(-self.rate)
+        left = draw(low)
+        right = kept * left + math.sqrt(1.0 - kept**2) * draw(high)
+        while low < place < high:
+            middle = (low + high) // 2
+            kept = math.exp(-self.rate * (middle - low) / (1 << DEPTH))
+            mean = kept / (1.0 + kept**2) * (left + right)
+            at = mean + math.sqrt((1.0 - kept**2) / (1.0 + kept**2)) * draw(middle)
+            low, left, high, right = (
+                (middle, at, high, right) if place >= middle else (low, left, middle, at)
+            )
+        return (left if place == low else right).expand(shape)

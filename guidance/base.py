@@ -8,6 +8,7 @@ the gradient with respect to the clean latents; it never sees a renderer, an opt
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -69,7 +70,30 @@ class GuidanceOutput:
 
 
 class Guidance(ABC):
-    """A score-distillation rule. Subclasses are frozen dataclasses; calling one is pure."""
+    """A score-distillation rule. Subclasses are frozen dataclasses; calling one is pure.
+
+    Attributes:
+        paper: where the rule comes from: authors, year, arXiv number where known.
+        formula: the gradient in one line of plain text.
+        experimental: whether public code or a full formula is missing, so that a part of it is our reading.
+        anchored: whether the mean of a Gaussian is found with fresh noise and without a contrast of prompts (the empty
+            prompt equal to the prompt). Rules made of differences between two prompts then stand still instead.
+    """
+
+    paper: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    experimental: ClassVar[bool] = False
+    anchored: ClassVar[bool] = True
+
+    def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
+        """Network evaluations per view in one step (a guided prediction is two); 2 unless a rule says otherwise.
+
+        Args:
+            t: the step's largest noise level.
+            progress: fraction of the stage that is done.
+            negative: whether a negative prompt is given.
+        """
+        return 2
 
     @abstractmethod
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:

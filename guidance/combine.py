@@ -4,6 +4,7 @@
 conditional prediction, more exaggerates. (Some published code calls the same thing scale - 1.)
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -13,12 +14,18 @@ from torch import Tensor
 from dream3d.diffusion import NoiseSchedule, Prediction, per_sample
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Condition, Prior
+from dream3d.schedules import Ramp
 from guidance.base import Views
+from guidance.perp_neg import perp_neg
 
-Weight = Literal["uniform", "sigma", "sigma2", "lambda"]
-"""w(t) on the noise residual: 1; sigma; sigma^2 (DreamFusion); sigma / alpha, the x0 form z - x0 (HiFA, MVDream)."""
+Weight = Literal["uniform", "sigma", "sigma2", "lambda", "sqrt_alpha_bar", "fantasia"]
+"""w(t) on the noise residual: 1; sigma; sigma^2 (DreamFusion); sigma / alpha, the x0 form z - x0 (HiFA, MVDream);
+alpha (balanced score); alpha sigma^2 (Fantasia3D)."""
 
-WEIGHTS: tuple[Weight, ...] = ("uniform", "sigma", "sigma2", "lambda")
+WEIGHTS: tuple[Weight, ...] = (
+    *("uniform", "sigma", "sigma2", "lambda"),
+    *("sqrt_alpha_bar", "fantasia"),
+)
 
 
 def weight_at(
@@ -35,9 +42,13 @@ def weight_at(
             return sigma**2
         case "lambda":
             return sigma / alpha
+        case "sqrt_alpha_bar":
+            return alpha
+        case "fantasia":
+            return alpha * sigma**2
 
 
-def check_guidance(weight: str, rescale: float, clamp_x0: float) -> None:
+def check_guidance(weight: str, rescale: float = 0.0, clamp_x0: float = 0.0) -> None:
     """Refuse settings outside their range.
 
     Raises:
@@ -47,8 +58,33 @@ def check_guidance(weight: str, rescale: float, clamp_x0: float) -> None:
         raise ConfigError(f"guidance.weight is '{weight}'; choose one of {', '.join(WEIGHTS)}")
     if not 0.0 <= rescale <= 1.0:
         raise ConfigError(f"guidance.rescale is {rescale}; choose a share in [0, 1]")
-    if clamp_x0 < 0.0:
+    if not 0.0 <= clamp_x0 < math.inf:
         raise ConfigError(f"guidance.clamp_x0 is {clamp_x0}; choose 0 (off) or a positive bound")
+
+
+def check_number(
+    key: str, value: float | int, least: float | int = 0.0, most: float = math.inf
+) -> None:
+    """Refuse a setting that is not a finite number in [least, most].
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    if not (math.isfinite(value) and least <= value <= most):
+        raise ConfigError(
+            f"guidance.{key} is {value}; choose a finite number in [{least:g}, {most:g}]"
+        )
+
+
+def check_ramp(key: str, ramp: Ramp, least: float | int = 0.0, most: float = math.inf) -> None:
+    """`check_number` for both ends of a schedule. Classifier-free guidance scales are at least 0."""
+    for value in (ramp.initial, ramp.final):
+        check_number(key, value, least, most)
+
+
+def cfg_evaluations(scale: float) -> int:
+    """Network evaluations of one `guided` prediction: scales 0 and 1 need only one prompt."""
+    return 1 if scale in (0.0, 1.0) else 2
 
 
 def _std_per_object(x: Float[Tensor, "B C H W"], views_per_object: int) -> Float[Tensor, "B 1 1 1"]:
@@ -65,10 +101,11 @@ def guided(
     scale: float,
     rescale: float = 0.0,
     clamp_x0: float = 0.0,
+    perp_neg_weight: float = 0.0,
 ) -> Prediction:
     """The prior's prediction at z_t, guided toward the prompt and away from the empty (or negative) one.
 
-    Both are one batched call; scales 1 and 0 need only one of them.
+    All prompts are one batched call; scales 1 and 0 need only one of them.
 
     Args:
         prior: asked once.
@@ -79,9 +116,21 @@ def guided(
         rescale: share in [0, 1] by which the guided x0's standard deviation (jointly over one object's views) is
             brought back to the unguided one's, against over-saturation (Lin et al. 2023, MVDream's x0 form).
         clamp_x0: bound on |x0| in latent units; 0 is off.
+        perp_neg_weight: below 0 a negative prompt does not replace the empty one; of its direction the part across the
+            prompt's is added with this weight (see `guidance.perp_neg`).
     """
-    away = views.empty if views.negative is None else views.negative
-    if scale == 1.0:
+    count = len(z_t)
+    away = negative_or_empty(views)
+    if perp_neg_weight < 0.0 and views.negative is not None:
+        conditions = Condition.concatenate([views.empty, views.condition, views.negative])
+        # Pictures are stacked block by block like the prompts, so that each stays with its own.
+        each = prior.predict(z_t.repeat(3, 1, 1, 1), t.repeat(3), conditions)
+        empty, text, negative = each.value.chunk(3)
+        weights = torch.full_like(t, perp_neg_weight)[None]
+        plain = Prediction(text, each.kind, z_t, each.alpha[:count], each.sigma[:count])
+        mixed = perp_neg(empty, text, negative[None], weights, scale)
+        prediction = Prediction(mixed, each.kind, z_t, plain.alpha, plain.sigma)
+    elif scale == 1.0:
         prediction = plain = prior.predict(z_t, t, views.condition)
     elif scale == 0.0:
         prediction = plain = prior.predict(z_t, t, away)
@@ -91,7 +140,6 @@ def guided(
             torch.cat([t, t]),
             Condition.concatenate([away, views.condition]),
         )
-        count = len(z_t)
         empty, text = both.value[:count], both.value[count:]
         plain = Prediction(text, both.kind, z_t, both.alpha[:count], both.sigma[:count])
         # eps, x0, v and flow are affine in each other, so mixing the native output mixes all of them alike.
@@ -107,6 +155,35 @@ def guided(
     if clamp_x0 > 0.0:
         x0 = x0.clamp(-clamp_x0, clamp_x0)
     return Prediction(x0, "x0", z_t, prediction.alpha, prediction.sigma)
+
+
+def predict_each(
+    prior: Prior, z_t: Float[Tensor, "B C H W"], t: Float[Tensor, " B"], *conditions: Condition
+) -> tuple[Float[Tensor, "B C H W"], ...]:
+    """The prior's noise prediction at the same points under each of several conditions, in one batched call."""
+    count = len(conditions)
+    batch = Condition.concatenate(list(conditions))
+    eps = prior.predict(z_t.repeat(count, 1, 1, 1), t.repeat(count), batch).eps
+    return eps.chunk(count)
+
+
+def negative_or_empty(views: Views) -> Condition:
+    """The negative prompt, or the empty one where none is given."""
+    return views.empty if views.negative is None else views.negative
+
+
+def clip_entries(grad: Float[Tensor, "B C H W"], bound: float) -> Float[Tensor, "B C H W"]:
+    """Every entry clamped to [-bound, bound] (Hong et al. 2023, D-SDS); 0 is off."""
+    return grad.clamp(-bound, bound) if bound > 0.0 else grad
+
+
+def unit_norm(
+    grad: Float[Tensor, "B C H W"], views_per_object: int = 1
+) -> Float[Tensor, "B C H W"]:
+    """The gradient of each object (all its views together) scaled to Euclidean norm 1; zero stays zero."""
+    norm = grad.reshape(grad.shape[0] // views_per_object, -1).norm(dim=1)
+    norm = norm.clamp(min=torch.finfo(grad.dtype).tiny).repeat_interleave(views_per_object)
+    return grad / norm.reshape(-1, 1, 1, 1)
 
 
 def gradient_metrics(grad: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """From a clean latent to the noisy one that the prior's own flow connects it with (DDIM inversion).
 
-In the variable y = z_t / alpha with lambda = sigma / alpha every schedule's probability-flow ODE is
-dy / dlambda = eps(z_t, t), so one Euler rule serves variance-preserving and rectified-flow priors alike.
+In the variable y = z_t / alpha with lambda = sigma / alpha every schedule's probability-flow ODE is dy / dlambda =
+eps(z_t, t), so one Euler rule serves variance-preserving and rectified-flow priors alike.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,10 +12,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.diffusion import NoiseSchedule, per_sample
+from dream3d.diffusion import NoiseSchedule, Prediction, per_sample
+from dream3d.priors.base import Condition, Prior
+from guidance.base import Views
+from guidance.combine import guided
 
 NoisePredictor = Callable[[Float[Tensor, "B C H W"], Float[Tensor, " B"]], Float[Tensor, "B C H W"]]
 """eps(z_t, t)."""
+
+
+def eps_under(prior: Prior, condition: Condition) -> NoisePredictor:
+    """The prior's noise prediction under one condition."""
+    return lambda z_t, t: prior.predict(z_t, t, condition).eps
+
+
+def guided_eps(prior: Prior, views: Views, scale: float) -> NoisePredictor:
+    """The prior's guided noise prediction."""
+    return lambda z_t, t: guided(prior, z_t, t, views, scale).eps
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,36 @@ def euler_step(
     return start.y + (there - here) * start.eps
 
 
+def ascend(
+    schedule: NoiseSchedule,
+    predict_eps: NoisePredictor,
+    z: Float[Tensor, "B C H W"],
+    t_end: Float[Tensor, " B"],
+    t_start: float,
+    steps: int,
+) -> Float[Tensor, "B C H W"]:
+    """Follow the flow from clean latents up to `t_end` in `steps` Euler steps, evenly spaced in t per sample.
+
+    Args:
+        schedule: the prior's noise levels.
+        predict_eps: the noise prediction whose flow is followed; called `steps` times, never at `t_end`.
+        z: clean latents; taken for z_t / alpha at `t_start`.
+        t_end: target level per sample; where it lies below `t_start` the sample stays at its own `t_end`.
+        t_start: first level, small but large enough for the prior to be asked at.
+        steps: at least 1.
+
+    Returns:
+        y = z_t / alpha at `t_end`.
+    """
+    first = torch.full_like(t_end, t_start).minimum(t_end)
+    y, t = z, first
+    for j in range(1, steps + 1):
+        here = FlowPoint(y, t, predict_eps(per_sample(schedule.alpha(t), y) * y, t))
+        t = torch.lerp(first, t_end, j / steps)
+        y = euler_step(schedule, here, t)
+    return y
+
+
 def invert(
     schedule: NoiseSchedule,
     predict_eps: NoisePredictor,
@@ -55,20 +99,37 @@ def invert(
     t_start: float,
     steps: int,
 ) -> FlowPoint:
-    """Follow the flow from clean latents up to `t_end` in `steps` Euler steps, evenly spaced in t per sample.
+    """`ascend`, and the prediction at the end of the path: steps + 1 calls, the last at `t_end`."""
+    y = ascend(schedule, predict_eps, z, t_end, t_start, steps)
+    return FlowPoint(y, t_end, predict_eps(per_sample(schedule.alpha(t_end), y) * y, t_end))
 
-    Args:
-        schedule: the prior's noise levels.
-        predict_eps: the noise prediction whose flow is followed; called steps + 1 times, the last at `t_end`.
-        z: clean latents; taken for z_t / alpha at `t_start`.
-        t_end: target level per sample; where it lies below `t_start` the sample stays at its own `t_end`.
-        t_start: first level, small but large enough for the prior to be asked at.
-        steps: at least 1.
+
+def denoise(
+    schedule: NoiseSchedule,
+    predict: Callable[[Float[Tensor, "B C H W"], Float[Tensor, " B"]], Prediction],
+    z_t: Float[Tensor, "B C H W"],
+    t: Float[Tensor, " B"],
+    steps: int,
+) -> Float[Tensor, "B C H W"]:
+    """Follow the flow from z_t down to clean latents (DDIM): `steps` predictions, evenly spaced in t per sample."""
+    start = t
+    for j in range(1, steps):
+        here = FlowPoint(z_t / per_sample(schedule.alpha(t), z_t), t, predict(z_t, t).eps)
+        t = start * (1.0 - j / steps)
+        z_t = per_sample(schedule.alpha(t), z_t) * euler_step(schedule, here, t)
+    return predict(z_t, t).x0
+
+
+def steps_to(length: float, stride: float, most: int) -> int:
+    """Steps of at most `stride` that cover `length`, at least 1 and at most `most` (then they are longer)."""
+    # A rounding error above a whole number is no step of its own.
+    return min(max(math.ceil(length / stride - 1e-4), 1), most)
+
+
+def earlier_level(t: Float[Tensor, " B"], interval: float, t_start: float) -> Float[Tensor, " B"]:
+    """t - interval, but never so low that both ends of the interval fall together.
+
+    At the lowest levels the difference would fall below the start of the path; half of t, at most `t_start`, is kept.
     """
-    first = torch.full_like(t_end, t_start).minimum(t_end)
-    at = FlowPoint(z, first, predict_eps(per_sample(schedule.alpha(first), z) * z, first))
-    for j in range(1, steps + 1):
-        t = torch.lerp(first, t_end, j / steps)
-        y = euler_step(schedule, at, t)
-        at = FlowPoint(y, t, predict_eps(per_sample(schedule.alpha(t), y) * y, t))
-    return at
+    s = (t - interval).clamp(min=0.0)
+    return s.maximum((0.5 * t).minimum(torch.full_like(s, t_start)))

@@ -5,24 +5,30 @@
     grad = w(t) ( eps_cfg(z_t, t) - eps_empty(z_s, s) )
 
 No noise is drawn, so two calls agree and the gradient has no variance. Under a Gaussian prior N(m, s^2) without
-guidance grad / w = ((z - m) / s) (f(lambda_t) - f(lambda_s)) with f(l) = l / sqrt(s^2 + l^2). Guidance overshoots that
-of SDS by s lambda_t / ((s^2 + lambda_t^2)(f_t - f_s)), so smaller scales are right here.
+guidance grad / w = ((z - m) / s) (f(lambda_t) - f(lambda_s)) with f(l) = l / sqrt(s^2 + l^2). Guidance overshoots
+that of SDS by s lambda_t / ((s^2 + lambda_t^2)(f_t - f_s)), so smaller scales are right here.
 """
 
-import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dream3d.diffusion import per_sample
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import Weight, check_guidance, gradient_metrics, guided, weight_at
-from guidance.inversion import euler_step, invert
+from guidance.combine import (
+    Weight,
+    cfg_evaluations,
+    check_guidance,
+    check_ramp,
+    gradient_metrics,
+    guided,
+    weight_at,
+)
+from guidance.inversion import earlier_level, eps_under, euler_step, invert, steps_to
 
 
 @GUIDANCE.register("ism")
@@ -40,6 +46,9 @@ class ISM(Guidance):
         rescale, clamp_x0: see `guidance.combine.guided`.
     """
 
+    paper: ClassVar[str] = "Liang et al. 2023 (LucidDreamer), arXiv 2311.11284"
+    formula: ClassVar[str] = "w (eps_cfg(z_t) - eps_empty(z_s)), z_s and z_t by inversion"
+
     cfg_scale: Ramp = field(default_factory=lambda: constant(3.0))
     interval: Ramp = field(default_factory=lambda: constant(0.08))
     stride: float = 0.2
@@ -51,6 +60,7 @@ class ISM(Guidance):
 
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
+        check_ramp("cfg_scale", self.cfg_scale)
         for value in (self.interval.initial, self.interval.final):
             if not 0.0 < value < 1.0:
                 raise ConfigError(
@@ -63,18 +73,17 @@ class ISM(Guidance):
         if not 0.0 <= self.t_start < 1.0:
             raise ConfigError(f"guidance.t_start is {self.t_start}; choose a level in [0, 1)")
 
+    def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
+        """Inversion steps, one prediction at s, and the guided one at t."""
+        length = t - self.interval(progress) - self.t_start
+        steps = steps_to(length, self.stride, self.max_steps)
+        return steps + 1 + cfg_evaluations(self.cfg_scale(progress))
+
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
-        def empty_eps(
-            z_t: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]
-        ) -> Float[Tensor, "B C H W"]:
-            return prior.predict(z_t, t, views.empty).eps
-
-        s = (views.t - self.interval(views.progress)).clamp(min=0.0)
-        # At the lowest levels s would fall below the start; a sliver of the path is kept so that both ends differ.
-        s = s.maximum((0.5 * views.t).minimum(torch.full_like(s, self.t_start)))
-        steps = math.ceil((s.max().item() - self.t_start) / self.stride)
-        steps = min(max(steps, 1), self.max_steps)
+        empty_eps = eps_under(prior, views.empty)
+        s = earlier_level(views.t, self.interval(views.progress), self.t_start)
+        steps = steps_to(s.max().item() - self.t_start, self.stride, self.max_steps)
         reference = invert(prior.schedule, empty_eps, views.z, s, self.t_start, steps)
         y = euler_step(prior.schedule, reference, views.t)
         z_t = per_sample(prior.schedule.alpha(views.t), y) * y

@@ -9,16 +9,27 @@ x0 = m + s (y - m) / sqrt(s^2 + lambda^2) with y = z + lambda eps.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from dream3d.diffusion import add_noise, per_sample
+from dream3d.diffusion import Prediction, add_noise
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import Weight, check_guidance, gradient_metrics, guided, weight_at
-from guidance.inversion import FlowPoint, euler_step, noise_level
+from guidance.combine import (
+    Weight,
+    cfg_evaluations,
+    check_guidance,
+    check_ramp,
+    gradient_metrics,
+    guided,
+    weight_at,
+)
+from guidance.inversion import denoise, noise_level
 
 
 @GUIDANCE.register("multistep")
@@ -33,6 +44,9 @@ class Multistep(Guidance):
         rescale, clamp_x0: see `guidance.combine.guided`.
     """
 
+    paper: ClassVar[str] = "Zhu & Zhuang 2023 (HiFA), arXiv 2305.18766"
+    formula: ClassVar[str] = "w / lambda (z - x0), x0 by several steps of DDIM from z_t"
+
     steps: int = 4
     cfg_scale: Ramp = field(default_factory=lambda: constant(3.0))
     weight: Weight = "lambda"
@@ -41,19 +55,23 @@ class Multistep(Guidance):
 
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
+        check_ramp("cfg_scale", self.cfg_scale)
         if self.steps < 1:
             raise ConfigError(f"guidance.steps is {self.steps}; it must be at least 1")
+
+    def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
+        """One guided prediction per step."""
+        return self.steps * cfg_evaluations(self.cfg_scale(progress))
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         schedule, scale = prior.schedule, self.cfg_scale(views.progress)
-        z_t, t = add_noise(schedule, views.z, views.noise, views.t), views.t
-        for j in range(1, self.steps):
-            prediction = guided(prior, z_t, t, views, scale, self.rescale, self.clamp_x0)
-            here = FlowPoint(z_t / per_sample(schedule.alpha(t), z_t), t, prediction.eps)
-            t = views.t * (1.0 - j / self.steps)
-            z_t = per_sample(schedule.alpha(t), z_t) * euler_step(schedule, here, t)
-        x0 = guided(prior, z_t, t, views, scale, self.rescale, self.clamp_x0).x0
+
+        def predict(z_t: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> Prediction:
+            return guided(prior, z_t, t, views, scale, self.rescale, self.clamp_x0)
+
+        z_t = add_noise(schedule, views.z, views.noise, views.t)
+        x0 = denoise(schedule, predict, z_t, views.t, self.steps)
         weight = weight_at(self.weight, schedule, views.t, views.z)
         grad = weight / noise_level(schedule, views.t, views.z) * (views.z - x0)
         return GuidanceOutput(grad, gradient_metrics(grad, views.t))

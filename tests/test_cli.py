@@ -159,7 +159,7 @@ def test_prompts_that_look_like_options(
 MISTAKES = {
     (): None,
     ("foo",): "unknown command 'foo'; choose one of generate, list, config, doctor, evaluate, "
-    "prior train, prior sample, prior evaluate, world show.",
+    "bench toy, prior train, prior sample, prior evaluate, world show.",
     (
         "a red mug",
     ): "unknown command 'a red mug'; a prompt goes after `generate`: dream3d generate \"a red mug\"",
@@ -298,6 +298,15 @@ def test_list_tells_settings_with_defaults(capsys: pytest.CaptureFixture[str]) -
     scale = next(setting for setting in sds["settings"] if setting["name"] == "cfg_scale")
     assert scale["type"] == "a number, or {initial, final, start, end}"
     assert isinstance(scale["default"], float)
+
+
+def test_list_tells_where_a_guidance_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "list", "guidance", "--json")
+    items = {item["name"]: item for item in only_json(out)["items"]}
+    assert all(item["paper"] and item["formula"] for item in items.values())
+    assert items["sds"]["evaluations"] == {"least": 2, "most": 2}
+    assert items["noise-free-score"]["evaluations"] == {"least": 2, "most": 3}
+    assert items["coupled-score"]["experimental"] and not items["sds"]["experimental"]
 
 
 def test_config_prints_what_generate_reads(

@@ -24,6 +24,7 @@ COMMANDS = {
     "config": ("dream3d.cli.show", "print a preset with every setting resolved"),
     "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),
     "evaluate": ("dream3d.cli.evaluate", "measure a run against the truth"),
+    "bench toy": ("dream3d.cli.bench", "every guidance on a density whose outcome is known"),
     "prior train": ("dream3d.cli.prior", "train the embedded prior"),
     "prior sample": ("dream3d.cli.prior", "draw pictures from a prior"),
     "prior evaluate": ("dream3d.cli.prior", "measure the embedded prior"),

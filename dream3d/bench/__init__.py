@@ -1,0 +1,1 @@
+"""Benchmarks that ship with the program: small experiments whose outcome is known beforehand."""

@@ -1,0 +1,122 @@
+"""The toy's density, and the numbers that the family is known to give on it."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dream3d.bench.toy import BOTH, RIGHT, ToyPrior, run_toy
+from dream3d.cli.main import main
+from dream3d.priors.base import Condition
+from guidance import GUIDANCE
+
+
+def rows(method: str, count: int = 1500) -> list[dict]:
+    return [outcome.row() for outcome in run_toy([method], count)]
+
+
+def test_the_density_is_one_and_its_curve_the_integral() -> None:
+    x = torch.linspace(-6.0, 6.0, 6001, dtype=torch.float64)
+    density = BOTH.density(x)
+    assert math.isclose(torch.trapezoid(density, x).item(), 1.0, rel_tol=1e-6)
+    summed = torch.cumulative_trapezoid(density, x)
+    torch.testing.assert_close(summed, BOTH.below(x)[1:] - BOTH.below(x)[0], atol=1e-5, rtol=0.0)
+    # A sample at the density's own quantiles is as near as 1 / 2N.
+    quantiles = torch.searchsorted(BOTH.below(x), (torch.arange(200) + 0.5) / 200.0)
+    assert BOTH.distance(x[quantiles]) < 0.006
+    assert BOTH.distance(x[quantiles] + 1.0) > 0.3
+
+
+@pytest.mark.parametrize("prompt", [BOTH, RIGHT])
+def test_its_prediction_is_the_score_of_the_noised_density(prompt) -> None:  # type: ignore[no-untyped-def]
+    prior = ToyPrior(prompt)
+    t = torch.tensor([0.1, 0.4, 0.8], dtype=torch.float64)
+    z = torch.tensor([-1.0, 0.4, 2.6], dtype=torch.float64, requires_grad=True)
+    alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
+    for words, meant in (("", BOTH), ("prompt", prompt)):
+        parts = [
+            w
+            * torch.distributions.Normal(alpha * m, (alpha**2 * s**2 + sigma**2).sqrt())
+            .log_prob(z)
+            .exp()
+            for w, m, s in zip(meant.weights, meant.means, meant.stds, strict=True)
+        ]
+        (score,) = torch.autograd.grad(torch.stack(parts).sum(0).log().sum(), z)
+        condition = Condition(prior.embed([words] * 3))
+        got = prior.predict(z.detach().reshape(3, 1, 1, 1), t, condition).eps.flatten()
+        torch.testing.assert_close(got, -sigma * score)
+
+
+def test_the_flow_with_fixed_noise_samples_the_mixture() -> None:
+    plain, guided = rows("cfd")
+    assert math.isclose(plain["std_left"], 0.25, abs_tol=0.03)
+    assert math.isclose(plain["std_right"], 0.39, abs_tol=0.03)
+    assert math.isclose(plain["share_right"], 0.67, abs_tol=0.03)
+    assert plain["ks"] < 0.06
+    # Guidance keeps some of the spread and moves the mean.
+    assert math.isclose(guided["mean"], 2.46, abs_tol=0.03)
+    assert math.isclose(guided["std_right"], 0.19, abs_tol=0.03)
+
+
+@pytest.mark.slow
+def test_sds_collapses_inside_its_basins_and_saturates() -> None:
+    plain, guided = rows("sds")
+    assert math.isclose(plain["std_left"], 0.04, abs_tol=0.03)
+    assert math.isclose(plain["std_right"], 0.03, abs_tol=0.03)
+    assert math.isclose(guided["mean"], 2.97, rel_tol=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "mean"), [("ism", 2.08), ("sdi", 2.00)])
+def test_inverted_paths_find_the_prompts_mode_but_without_guidance_a_valley(
+    method: str, mean: float
+) -> None:
+    plain, guided = rows(method, 500)
+    assert math.isclose(guided["mean"], mean, rel_tol=0.03) and guided["std_right"] < 0.04
+    assert -0.7 < plain["mean"] < -0.2 and plain["share_right"] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["classifier-score", "score-difference"])
+def test_the_classifier_direction_runs_away(method: str) -> None:
+    _, guided = rows(method, 500)
+    assert guided["mean"] > 5.0
+
+
+def test_the_command_draws_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "toy.png"
+    arguments = ["bench", "toy", "cfd", "--particles", "100", "--out", str(out), "--json"]
+    assert main(arguments) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["case"] for row in told["rows"]] == ["plain", "guided"]
+    assert {"method", "mean", "std_left", "std_right", "share_right", "ks", "evaluations"} <= set(
+        told["rows"][0]
+    )
+    assert [row["evaluations"] for row in told["rows"]] == [1.0, 2.0]
+    with Image.open(out) as picture:
+        assert picture.width > 400 and len(picture.getcolors(1 << 20) or []) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--particles", "3"], "--particles is 3; choose 100 to 100000"),
+        (["--seed", "-1"], "--seed is -1; choose 0 or more"),
+        (["sdz"], "guidance is 'sdz'; choose one of"),
+    ],
+)
+def test_the_command_refuses(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "toy", *arguments, "--out", str(tmp_path / "toy.png")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", GUIDANCE.names())
+def test_every_guidance_runs(method: str) -> None:
+    for row in rows(method, 100):
+        assert math.isfinite(row["mean"]) and 0.0 <= row["ks"] <= 1.0
