@@ -9,6 +9,7 @@ lambda^2 / (s^2 + lambda^2) they collapse, at 1 they are the prior, beyond they 
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -18,7 +19,15 @@ from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import Weight, check_guidance, gradient_metrics, guided, weight_at
+from guidance.combine import (
+    Weight,
+    cfg_evaluations,
+    check_guidance,
+    check_ramp,
+    gradient_metrics,
+    guided,
+    weight_at,
+)
 
 
 @GUIDANCE.register("esd")
@@ -33,6 +42,9 @@ class ESD(Guidance):
             so it must be positive unless `entropy` is 0.
     """
 
+    paper: ClassVar[str] = "Wang et al. 2024 (Taming Mode Collapse), arXiv 2401.00909"
+    formula: ClassVar[str] = "w (eps_cfg(z_t) - a eps_phi(z_t) - (1 - a) eps_phi(z_t, camera))"
+
     entropy: float = 0.5
     cfg_scale: Ramp = field(default_factory=lambda: constant(7.5))
     weight: Weight = "sigma2"
@@ -44,6 +56,7 @@ class ESD(Guidance):
 
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
+        check_ramp("cfg_scale", self.cfg_scale)
         self.companion_settings()
         if not 0.0 <= self.entropy <= 1.0:
             raise ConfigError(f"guidance.entropy is {self.entropy}; choose a share in [0, 1]")
@@ -55,6 +68,10 @@ class ESD(Guidance):
 
     def companion_settings(self) -> CompanionSettings:
         return CompanionSettings(self.rank, self.companion_rate, self.camera_dropout)
+
+    def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
+        """The guided prediction and the companion with and without camera; its training step not counted."""
+        return cfg_evaluations(self.cfg_scale(progress)) + (2 if self.entropy > 0.0 else 1)
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:

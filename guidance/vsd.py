@@ -9,6 +9,7 @@ companion of a single point knows its noise, and VSD is then SDS draw for draw.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -17,7 +18,15 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import Weight, check_guidance, gradient_metrics, guided, weight_at
+from guidance.combine import (
+    Weight,
+    cfg_evaluations,
+    check_guidance,
+    check_ramp,
+    gradient_metrics,
+    guided,
+    weight_at,
+)
 
 
 @GUIDANCE.register("vsd")
@@ -32,6 +41,9 @@ class VSD(Guidance):
         rank, companion_rate, camera_dropout: see `dream3d.companion.CompanionSettings`.
     """
 
+    paper: ClassVar[str] = "Wang et al. 2023 (ProlificDreamer), arXiv 2305.16213"
+    formula: ClassVar[str] = "w (eps_cfg(z_t) - eps_phi(z_t, camera))"
+
     cfg_scale: Ramp = field(default_factory=lambda: constant(7.5))
     weight: Weight = "sigma2"
     rescale: float = 0.0
@@ -42,10 +54,15 @@ class VSD(Guidance):
 
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
+        check_ramp("cfg_scale", self.cfg_scale)
         self.companion_settings()
 
     def companion_settings(self) -> CompanionSettings:
         return CompanionSettings(self.rank, self.companion_rate, self.camera_dropout)
+
+    def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
+        """The guided prediction and the companion; its training step (one more, with backward) not counted."""
+        return cfg_evaluations(self.cfg_scale(progress)) + 1
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dream3d.cameras import orbit_cameras
-from dream3d.diffusion import Prediction, add_noise, per_sample
+from dream3d.companion import Companion
+from dream3d.diffusion import NoiseSchedule, Prediction, add_noise, per_sample
 from dream3d.errors import ConfigError
 from dream3d.noise_sources import FixedNoise, FreshNoise
 from dream3d.priors.base import Condition, Prior
@@ -58,6 +59,34 @@ class NonlinearPrior(ClosedFormPrior):
         return Prediction(value, "x0", z_t, alpha, sigma)
 
 
+class Twin(Companion):
+    """An untrained companion: the prior itself."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def output(self, z_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> Prediction:
+        return self.prior.predict(z_t, t, condition)
+
+
+class Dirac(Companion):
+    """A perfect companion of single points: it knows the clean latents it is asked about."""
+
+    def __init__(self, z: torch.Tensor, schedule: NoiseSchedule) -> None:
+        self.z, self.schedule = z, schedule
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def output(self, z_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> Prediction:
+        alpha = per_sample(self.schedule.alpha(t), z_t)
+        sigma = per_sample(self.schedule.sigma(t), z_t)
+        return Prediction(self.z, "x0", z_t, alpha, sigma)
+
+
 def make_views(
     prior: Prior, t: list[float], progress: float = 0.0, dtype: torch.dtype = torch.float64
 ) -> Views:
@@ -73,6 +102,8 @@ def make_views(
         Condition(prior.embed(prompts)),
         Condition(prior.embed([""] * count)),
         progress=progress,
+        companion=Twin(prior),
+        plain=Condition(prior.embed(["a mug, red"] * count)),
     )
 
 
@@ -144,6 +175,8 @@ def test_permuting_the_batch_permutes_the_gradient(name: str, progress: float) -
         views.empty[order],
         negative[order],
         progress,
+        views.companion,
+        None if views.plain is None else views.plain[order],
     )
     grad = GUIDANCE[name]()(prior, views).grad
     torch.testing.assert_close(GUIDANCE[name]()(prior, shuffled).grad, grad[order])
@@ -190,13 +223,19 @@ def test_descends_to_the_mean_of_a_gaussian(name: str) -> None:
     mean = views.condition.tokens.to(views.z).view_as(views.z)
     z = views.z.clone()
     generator = torch.Generator().manual_seed(0)
-    pushed = guidance(prior, replace(views, z=z + 1.0)).grad - guidance(prior, views).grad
+
+    def at(z: torch.Tensor) -> torch.Tensor:
+        known = replace(views, z=z, companion=Dirac(z, prior.schedule))
+        return guidance(prior, known).grad
+
+    pushed = at(z + 1.0) - at(z)
     rate = (0.05 / pushed.mean((1, 2, 3), keepdim=True)).clamp(
         min=0.2
     )  # a slow rule takes larger steps
     for _ in range(120):
         noise = torch.randn(z.shape, generator=generator, dtype=z.dtype)
-        z -= rate * guidance(prior, replace(views, z=z, noise=noise)).grad
+        known = replace(views, z=z, noise=noise, companion=Dirac(z, prior.schedule))
+        z -= rate * guidance(prior, known).grad
     assert (z - mean).square().mean().sqrt() < 0.2 < (views.z - mean).square().mean().sqrt()
 
 

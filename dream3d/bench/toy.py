@@ -9,7 +9,7 @@ sampler would reproduce the density; a mode seeker collapses; a rule without an 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.cameras import orbit_cameras
+from dream3d.companion import Companion
 from dream3d.diffusion import Prediction, TableSchedule, per_sample
 from dream3d.priors.base import Condition, Prior
 from dream3d.schedules import constant
@@ -122,6 +124,32 @@ class ToyPrior(Prior):
         return sigma * (share * residual / variance).sum(-1, keepdim=True)
 
 
+class ParticleCompanion(Companion):
+    """The exact score of the particles as they are: of all of them, or, with a camera told, of each by itself.
+
+    Args:
+        particles: [N, 1, 1, 1].
+        schedule: of the noise.
+    """
+
+    def __init__(self, particles: Float[Tensor, "N 1 1 1"], schedule: TableSchedule) -> None:
+        self.particles, self.schedule = particles, schedule
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {}
+
+    def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        alpha = per_sample(self.schedule.alpha(t), z_t)
+        sigma = per_sample(self.schedule.sigma(t), z_t)
+        if condition.cameras is not None:
+            return Prediction(self.particles, "x0", z_t, alpha, sigma)
+        x, a, s = self.particles.flatten(), alpha.flatten()[:, None], sigma.flatten()[:, None]
+        share = torch.softmax(-0.5 * ((z_t.flatten()[:, None] - a * x) / s) ** 2, dim=1)
+        return Prediction((share @ x).reshape(z_t.shape), "x0", z_t, alpha, sigma)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a rule is run here, where it differs from the common way.
@@ -133,6 +161,7 @@ class Recipe:
             None is the fall of lambda, which makes descent an Euler step of the prior's flow.
         steps: descent steps.
         settings: of the guidance, beside scale and weight.
+        cameras: every particle is seen from a camera of its own, and a companion is told which.
     """
 
     time: Literal["uniform", "annealed"] = "uniform"
@@ -140,6 +169,7 @@ class Recipe:
     rate: float | None = 0.025
     steps: int = 2500
     settings: tuple[tuple[str, Any], ...] = ()
+    cameras: bool = False
 
 
 COMMON = Recipe()
@@ -149,6 +179,7 @@ RECIPES: dict[str, Recipe] = {
     "cfd": Recipe("annealed", "fixed", None, 500),
     "classifier-score": Recipe(rate=0.2, steps=600),
     "classifier-score-inverted": Recipe("annealed", rate=0.2, steps=600),
+    "esd": Recipe(rate=0.1, steps=600, settings=(("entropy", 0.8),), cameras=True),
     "flow-inversion": Recipe(
         "annealed", rate=0.1, steps=300, settings=(("steps", 10), ("warm_up", 0.0))
     ),
@@ -159,6 +190,7 @@ RECIPES: dict[str, Recipe] = {
     "score-difference": Recipe(rate=0.2, steps=600),
     "sdi": Recipe("annealed", rate=0.2, steps=300, settings=(("weight", "lambda"),)),
     "tsm": Recipe("annealed", rate=0.5, steps=500),
+    "vsd": Recipe(rate=0.1, steps=600),
 }
 
 
@@ -233,12 +265,16 @@ def follow(
     z, noise = 3.0 * normal(count, 1, 1, 1), normal(count, 1, 1, 1)
     condition = Condition(torch.full((count, 1, 1), PROMPT, dtype=torch.float64))
     empty = Condition(torch.full((count, 1, 1), EMPTY, dtype=torch.float64))
-    evaluations = 0
+    plain = (
+        replace(condition, cameras=orbit_cameras([0.0] * count)) if recipe.cameras else condition
+    )
+    schedule, evaluations = stable_diffusion_schedule(), 0
     for step, (t, fall) in enumerate(levels(recipe, count, draw)):
         if recipe.noise == "fresh":
             noise = normal(count, 1, 1, 1)
         progress = step / recipe.steps
-        views = Views(z, t, noise, condition, empty, None, progress)
+        exact = ParticleCompanion(z, schedule)
+        views = Views(z, t, noise, condition, empty, None, progress, exact, plain)
         rate = fall if recipe.rate is None else recipe.rate * (1.0 - progress)
         z = z - rate * guidance(prior, views).grad
         evaluations += guidance.evaluations(t.max().item(), progress)
