@@ -1,6 +1,7 @@
 """What the rules are to each other, exactly: any deterministic prior, one draw of noise, gradients compared."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -304,6 +305,18 @@ def test_on_a_straight_coupling_inverted_noise_leaves_no_gradient() -> None:
     assert_same(drawn, gradient(RectifiedFlow(constant(1.0)), prior, early))
 
 
+def test_inverted_noise_is_eulers_end_on_straight_paths() -> None:
+    prior = FlowNet()
+    views = make_views(prior, TIMES, progress=0.5)
+    levels = [0.02, 0.02 + (2 / 3 - 0.02) / 2, 2 / 3, 1.0]
+    x = (1.0 - levels[0]) * views.z
+    for here, after in pairwise(levels):
+        t = torch.full_like(views.t, here)
+        x = x + (after - here) * prior.predict(x, t, views.condition).flow
+    coupled = gradient(RectifiedFlow(SCALE), prior, replace(views, noise=x))
+    assert_same(gradient(FlowInversion(SCALE), prior, views), coupled)
+
+
 @PRIORS
 def test_coupled_score_without_its_joint_half_is_text_only_sds(prior: NonlinearPrior) -> None:
     views = make_views(prior, [0.6, 0.6, 0.3, 0.3])
@@ -319,6 +332,10 @@ def test_coupled_score_without_its_joint_half_is_text_only_sds(prior: NonlinearP
     )
     alone = gradient(SDS(SCALE), prior, views)
     assert_same(gradient(CoupledScore(SCALE, SCALE, constant(0.0)), prior, joint), alone)
+    one, none = constant(1.0), constant(0.0)
+    assert_same(
+        gradient(CoupledScore(one, one, none), prior, joint), gradient(SDS(one), prior, views)
+    )
     assert_same(
         gradient(CoupledScore(SCALE, SCALE, constant(2.0)), prior, joint),
         alone + 2.0 * gradient(SDS(SCALE), prior, joint),
