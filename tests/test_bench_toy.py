@@ -62,6 +62,15 @@ def test_the_flow_with_fixed_noise_samples_the_mixture() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("method", "left", "right"), [("vsd", 0.31, 0.36), ("esd", 0.20, 0.24)])
+def test_an_exact_companion_keeps_the_spread(method: str, left: float, right: float) -> None:
+    plain = rows(method)[0]
+    assert math.isclose(plain["std_left"], left, abs_tol=0.03)
+    assert math.isclose(plain["std_right"], right, abs_tol=0.03)
+    assert plain["ks"] < 0.18
+
+
+@pytest.mark.slow
 def test_sds_collapses_inside_its_basins_and_saturates() -> None:
     plain, guided = rows("sds")
     assert math.isclose(plain["std_left"], 0.04, abs_tol=0.03)
