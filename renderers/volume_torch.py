@@ -51,7 +51,10 @@ def composite(
     slot = torch.arange(len(density), device=start.device) - start[ray]
     table = density.new_zeros(rays, int(count.max()) if rays else 0)
     depth = table.index_put((ray, slot), density * length)  # optical depth of each interval
-    ahead = torch.exp(depth - depth.cumsum(dim=1))
+    before = (
+        torch.nn.functional.pad(depth[:, :-1].cumsum(dim=1), (1, 0)) if depth.numel() else depth
+    )
+    ahead = torch.exp(-before)
     weight = (ahead * -torch.expm1(-depth))[ray, slot]
     image = density.new_zeros(rays, features.shape[1])
     image = image.index_add(0, ray, weight[:, None] * features)

@@ -56,7 +56,7 @@ class Blob:
         offset: raw density at `radius`.
     """
 
-    scale: float = 4.0
+    scale: float = 2.5
     radius: float = 0.5
     offset: float = 0.0
 

@@ -61,7 +61,7 @@ class NerfConfig(SceneConfig):
         occupancy_alpha: cells in which one step of a ray covers less than this are skipped, unless they touch others.
         lr_grid: Adam's learning rate of grids and planes over the stage.
         lr_net: that of the network.
-        weight_entropy: penalty on the binary entropy of the rendered alpha, which makes pixels decide.
+        weight_entropy: penalty on the binary entropy of the rendered alpha over the stage, which makes pixels decide.
         weight_sparsity: penalty on the mean rendered alpha, which removes haze.
         weight_orientation: penalty on surface that faces away from the camera; needs normals "finite".
         normals: "none", "analytic" (to look at) or "finite" (differentiable, seven times the evaluations).
@@ -78,7 +78,7 @@ class NerfConfig(SceneConfig):
     hidden: int = 32
     layers: int = 1
     density_activation: DensityActivation = "exp"
-    blob_scale: float = 4.0
+    blob_scale: float = 2.5
     blob_radius: float = 0.5
     blob_offset: float = 0.0
     step: float = 0.04
@@ -88,7 +88,7 @@ class NerfConfig(SceneConfig):
     occupancy_alpha: float = 0.01
     lr_grid: Ramp = dataclasses.field(default_factory=lambda: Ramp(0.02, 0.005))
     lr_net: Ramp = dataclasses.field(default_factory=lambda: Ramp(0.005, 0.001))
-    weight_entropy: float = 0.0
+    weight_entropy: Ramp = dataclasses.field(default_factory=Ramp)
     weight_sparsity: float = 0.0
     weight_orientation: float = 0.0
     normals: Normals = "none"
@@ -204,10 +204,10 @@ class Nerf(Scene):
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
         c = self.config
         terms: dict[str, Float[Tensor, ""]] = {}
-        if c.weight_entropy > 0:
+        if (weight := c.weight_entropy(progress)) > 0:
             alpha = output.alpha.clamp(1e-3, 1.0 - 1e-3)
             entropy = -(alpha * alpha.log() + (1 - alpha) * (1 - alpha).log())
-            terms["entropy"] = c.weight_entropy * entropy.mean()
+            terms["entropy"] = weight * entropy.mean()
         if c.weight_sparsity > 0:
             terms["sparsity"] = c.weight_sparsity * output.alpha.mean()
         if c.weight_orientation > 0:
