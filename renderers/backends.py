@@ -36,6 +36,8 @@ class Backend:
 BACKENDS = (
     Backend("torch", "splats", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "splats", ("torch", "numba"), ("cpu",)),
+    Backend("torch", "volume", ("torch",), ("cpu", "cuda", "mps")),
+    Backend("numba", "volume", ("torch", "numba"), ("cpu",)),
 )
 
 
@@ -60,7 +62,7 @@ def choose_backend(renderer: str, name: str, device: str, preferred: tuple[str, 
         )
     if device not in backend.devices:
         raise ConfigError(
-            f"{renderer} backend '{name}' runs on {', '.join(backend.devices)}, the splats are on {device}; "
+            f"{renderer} backend '{name}' runs on {', '.join(backend.devices)}, the data is on {device}; "
             "move them or use backend 'auto'"
         )
     return name

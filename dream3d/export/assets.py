@@ -9,6 +9,7 @@ from dream3d.export.pictures import write_preview, write_turntable
 from dream3d.export.splat_ply import check_splats, splat_arrays, write_splat_ply
 from dream3d.phases import Phases
 from dream3d.scenes.base import Scene
+from dream3d.scenes.nerf import Nerf
 from dream3d.scenes.splats import Splats, exportable
 from dream3d.scenes.splats_mesh import to_mesh
 
@@ -17,7 +18,7 @@ def export_all(scene: Scene, directory: Path, phases: Phases) -> list[Dream3DErr
     """Write preview.png, asset.ply, asset.glb and turntable.mp4 as far as the scene has them.
 
     Args:
-        scene: the optimised scene. Only splats have a PLY and a mesh.
+        scene: the optimised scene. Splats and fields have a mesh, splats a PLY too.
         directory: of the run.
         phases: charged with the time of each export.
 
@@ -28,10 +29,9 @@ def export_all(scene: Scene, directory: Path, phases: Phases) -> list[Dream3DErr
         ("preview.png", lambda path: write_preview(scene, path))
     ]
     if isinstance(scene, Splats):
-        exports += [
-            ("asset.ply", lambda path: export_splats(scene, path)),
-            ("asset.glb", lambda path: export_mesh(scene, path)),
-        ]
+        exports.append(("asset.ply", lambda path: export_splats(scene, path)))
+    if isinstance(scene, Splats | Nerf):
+        exports.append(("asset.glb", lambda path: export_mesh(scene, path)))
     exports.append(("turntable.mp4", lambda path: write_turntable(scene, path)))
     problems: list[Dream3DError] = []
     for name, export in exports:
@@ -54,12 +54,12 @@ def export_splats(scene: Splats, path: Path) -> None:
     write_splat_ply(splat_arrays(exportable(scene.splats)), path)
 
 
-def export_mesh(scene: Splats, path: Path) -> None:
-    """Write a closed mesh around the splats, with colour per vertex, as a GLB.
+def export_mesh(scene: Splats | Nerf, path: Path) -> None:
+    """Write a closed mesh of the scene's surface, with colour per vertex, as a GLB.
 
     Raises:
         AssetError: there is no opaque surface.
         OutputError: the file cannot be written.
     """
-    mesh = to_mesh(exportable(scene.splats))
+    mesh = scene.to_mesh() if isinstance(scene, Nerf) else to_mesh(exportable(scene.splats))
     write_glb(mesh.vertices, mesh.faces, mesh.colors, path)

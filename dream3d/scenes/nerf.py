@@ -1,0 +1,262 @@
+"""A radiance field as a scene: density and colour everywhere in the cube, rendered by ray marching."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.errors import CheckpointError, ConfigError, NumericsError
+from dream3d.rendering import RenderOutput
+from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.fields import (
+    Blob,
+    DensityActivation,
+    Field,
+    FrequencyEncoding,
+    HashEncoding,
+    PlaneEncoding,
+    make_head,
+)
+from dream3d.scenes.nerf_mesh import to_mesh
+from dream3d.scenes.occupancy import measure_occupancy, occupied_cells
+from dream3d.scenes.surface import ColoredMesh
+from dream3d.schedules import Ramp
+from renderers.hash_grid import HashGridLayout, geometric_layout
+from renderers.volume import render_volume
+from renderers.volume_data import Normals, VolumeRenderOutput
+
+CHOICES = {
+    "field": ("hash", "dense", "planes", "frequency"),
+    "density_activation": ("exp", "softplus"),
+    "normals": ("none", "analytic", "finite"),
+}
+
+
+@SCENES.register("nerf")
+@dataclass(frozen=True)
+class NerfConfig(SceneConfig):
+    """A radiance field: density and colour by an encoding and a small network.
+
+    Attributes:
+        field: "hash" (multiresolution hash grid), "dense" (voxel grid), "planes" (three planes times three lines) or
+            "frequency" (sines and cosines into a deeper network, no grid).
+        levels: "hash": resolutions, from `coarsest` to `resolution`.
+        coarsest: "hash": cells per side of the first level.
+        resolution: cells per side of the finest level, of the dense grid, of the planes.
+        table_log2: "hash": a level has at most 2^table_log2 rows.
+        features: numbers per row, voxel or plane.
+        octaves: "frequency": how many.
+        hidden, layers: width and number of the network's hidden layers.
+        density_activation: "exp" (bounded by e^10) or "softplus".
+        blob_scale, blob_radius, blob_offset: the ball a field starts from: blob_scale * (1 - |p| / blob_radius) +
+            blob_offset is added to the raw density.
+        step: distance of samples along a ray, world units.
+        occupancy_cells: cells per side of the grid by which rays skip empty space.
+        occupancy_every: steps between two updates of it.
+        occupancy_decay: how much of a cell's largest known density is remembered at an update.
+        occupancy_alpha: cells in which one step of a ray covers less than this are skipped, unless they touch others.
+        lr_grid: Adam's learning rate of grids and planes over the stage.
+        lr_net: that of the network.
+        weight_entropy: penalty on the binary entropy of the rendered alpha over the stage, which makes pixels decide.
+        weight_sparsity: penalty on the mean rendered alpha, which removes haze.
+        weight_orientation: penalty on surface that faces away from the camera; needs normals "finite".
+        normals: "none", "analytic" (to look at) or "finite" (differentiable, seven times the evaluations).
+        backend: renderer backend: "auto", "numba", "torch".
+    """
+
+    field: Literal["hash", "dense", "planes", "frequency"] = "hash"
+    levels: int = 8
+    coarsest: int = 8
+    resolution: int = 128
+    table_log2: int = 15
+    features: int = 2
+    octaves: int = 6
+    hidden: int = 32
+    layers: int = 1
+    density_activation: DensityActivation = "exp"
+    blob_scale: float = 2.5
+    blob_radius: float = 0.5
+    blob_offset: float = 0.0
+    step: float = 0.04
+    occupancy_cells: int = 32
+    occupancy_every: int = 8
+    occupancy_decay: float = 0.8
+    occupancy_alpha: float = 0.01
+    lr_grid: Ramp = dataclasses.field(default_factory=lambda: Ramp(0.02, 0.005))
+    lr_net: Ramp = dataclasses.field(default_factory=lambda: Ramp(0.005, 0.001))
+    weight_entropy: Ramp = dataclasses.field(default_factory=Ramp)
+    weight_sparsity: float = 0.0
+    weight_orientation: float = 0.0
+    normals: Normals = "none"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        limits = {
+            "levels": (1, 32),
+            "coarsest": (1, self.resolution),
+            "resolution": (2, 256 if self.field == "dense" else 2048),
+            "table_log2": (8, 24),
+            "features": (1, 64),
+            "octaves": (1, 16),
+            "hidden": (1, 1024),
+            "layers": (0, 16),
+            "blob_radius": (1e-3, 100.0),
+            "step": (1e-3, 1.0),
+            "occupancy_cells": (4, 256),
+            "occupancy_every": (1, 1_000_000),
+            "occupancy_decay": (0.0, 1.0),
+            "occupancy_alpha": (0.0, 1.0),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(
+                    f"scene.{name} is {getattr(self, name)}; choose a value from {low:g} to {high:g}"
+                )
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
+                )
+        if self.weight_orientation > 0.0 and self.normals != "finite":
+            raise ConfigError(
+                f"scene.weight_orientation is {self.weight_orientation}, but scene.normals is '{self.normals}'; "
+                "choose normals=finite, which passes gradients on"
+            )
+
+    def create_field(self, generator: torch.Generator) -> Field:
+        """A freshly initialised field of three colours."""
+        if self.field == "hash":
+            layout = geometric_layout(
+                self.levels, self.coarsest, self.resolution, self.table_log2, self.features
+            )
+            encoding = HashEncoding(layout, 1e-2, generator)
+        elif self.field == "dense":
+            encoding = HashEncoding(
+                HashGridLayout((self.resolution,), 24, self.features), 0.1, generator
+            )
+        elif self.field == "planes":
+            encoding = PlaneEncoding(self.resolution, self.features, generator)
+        else:
+            encoding = FrequencyEncoding(self.octaves)
+        head = make_head(encoding.width, self.hidden, self.layers, 4, generator)
+        blob = Blob(self.blob_scale, self.blob_radius, self.blob_offset)
+        return Field(encoding, head, self.density_activation, blob)
+
+    def create(self, generator: torch.Generator, device: torch.device) -> "Nerf":
+        """A grey blob."""
+        made = self.create_field(generator).to(device)
+        return Nerf(self, made, _new_seed(generator))
+
+
+def _new_seed(generator: torch.Generator) -> Tensor:
+    return torch.randint(2**62, (), generator=generator)
+
+
+class Nerf(Scene):
+    """An optimisable radiance field.
+
+    While gradients are recorded, samples are shifted along their rays at random. The shifts follow from a seed that
+    every step's `density_control` draws anew from the run's generator and `state` holds: a render is a function of
+    the state, and a resumed run repeats an unbroken one. Without gradients samples lie in the middle.
+
+    Args:
+        config: settings.
+        field: what is rendered.
+        seed: of the first step's shifts.
+    """
+
+    def __init__(self, config: NerfConfig, field: Field, seed: Tensor) -> None:
+        self.config, self.field, self._seed = config, field, seed
+        self._density = measure_occupancy(field, config.occupancy_cells, config.backend)
+
+    @property
+    def occupied(self) -> Tensor:
+        """Which cells [x, y, z] of the cube rays stop in."""
+        return occupied_cells(self._density, self.config.step, self.config.occupancy_alpha)
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.field.named_parameters())
+
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        grid, net = self.config.lr_grid(progress), self.config.lr_net(progress)
+        return {name: grid if name.startswith("encoding.") else net for name in self.parameters()}
+
+    def render(self, cameras: CameraBatch) -> RenderOutput:
+        c = self.config
+        generator = None
+        if torch.is_grad_enabled():
+            generator = torch.Generator().manual_seed(int(self._seed))
+        for name, value in self.parameters().items():
+            # NaN and infinity survive a sum. A field that is broken where no ray looks is broken all the same.
+            if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+                raise NumericsError(
+                    f"the field's {name} is not finite; lower scene.lr_grid and scene.lr_net, or go back to a "
+                    "checkpoint"
+                )
+        return render_volume(
+            self.field, cameras, self.occupied, c.step, generator, c.normals, c.backend
+        )
+
+    def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
+        c = self.config
+        terms: dict[str, Float[Tensor, ""]] = {}
+        if (weight := c.weight_entropy(progress)) > 0:
+            alpha = output.alpha.clamp(1e-3, 1.0 - 1e-3)
+            entropy = -(alpha * alpha.log() + (1 - alpha) * (1 - alpha).log())
+            terms["entropy"] = weight * entropy.mean()
+        if c.weight_sparsity > 0:
+            terms["sparsity"] = c.weight_sparsity * output.alpha.mean()
+        if c.weight_orientation > 0:
+            assert isinstance(output, VolumeRenderOutput) and output.backward_normals is not None
+            terms["orientation"] = c.weight_orientation * output.backward_normals.mean()
+        return terms
+
+    def density_control(
+        self,
+        optimizer: torch.optim.Optimizer,
+        progress: float,
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Draw the next step's sample shifts; at times, look where the field has become dense or empty."""
+        c = self.config
+        self._seed = _new_seed(generator)
+        if (step + 1) % c.occupancy_every == 0:
+            now = measure_occupancy(self.field, c.occupancy_cells, c.backend, generator)
+            self._density = torch.maximum(c.occupancy_decay * self._density, now)
+
+    def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:
+        """A closed mesh with vertex colours; see `dream3d.scenes.nerf_mesh.to_mesh`."""
+        c = self.config
+        return to_mesh(
+            self.field, self.occupied, resolution, max_faces, step=c.step, backend=c.backend
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        own = {"occupancy": self._density, "seed": self._seed}
+        return {
+            name: value.detach().clone() for name, value in {**self.parameters(), **own}.items()
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        current = self.state()
+        if set(state) != set(current):
+            raise CheckpointError(
+                f"the checkpoint's field has {', '.join(sorted(state))}; expected {', '.join(sorted(current))}. "
+                "It belongs to another kind of field; start a new run"
+            )
+        for name, old in current.items():
+            if state[name].shape != old.shape:
+                raise CheckpointError(
+                    f"the checkpoint's {name} has shape {list(state[name].shape)}, expected {list(old.shape)}; "
+                    "start a new run"
+                )
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                parameter.copy_(state[name])
+        self._density = state["occupancy"].to(self._density, copy=True)
+        self._seed = state["seed"].clone()

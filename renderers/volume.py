@@ -1,0 +1,213 @@
+"""Render fields of density and features: march, evaluate, composite (Max 1995, Mildenhall et al. 2020).
+
+Every operation exists twice with one definition: a readable torch reference (any device, any float type) and a numba
+one (CPU, float32). `backend` chooses: "auto", "numba" or "torch".
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.errors import ConfigError
+from renderers.backends import choose_backend
+from renderers.volume_data import (
+    DEFAULT_STEP,
+    RAYS_AT_ONCE,
+    Normals,
+    RaySamples,
+    VolumeField,
+    VolumeRenderOutput,
+    check_composite,
+    check_march,
+    check_views,
+    full_occupancy,
+)
+
+__all__ = ["VolumeField", "VolumeRenderOutput", "composite", "march", "render_volume"]
+
+DIFFERENCE = 0.01
+"""Half the distance over which "finite" normals are taken, in world units."""
+THINNEST = 1e-6
+"""Depth is divided by at least this much coverage."""
+
+
+def volume_backend(name: str, like: Tensor) -> str:
+    """The backend for data such as `like`.
+
+    Raises:
+        ConfigError: it does not exist, is not installed, or does not run on this device or dtype.
+    """
+    single = like.dtype == torch.float32
+    wanted = "torch" if name == "auto" and not single else name
+    chosen = choose_backend("volume", wanted, like.device.type, ("numba", "torch"))
+    if chosen == "numba" and not single:
+        raise ConfigError(
+            f"volume backend 'numba' needs float32, got {like.dtype}; use backend 'torch'"
+        )
+    return chosen
+
+
+def march(
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    occupied: Bool[Tensor, "G G G"] | None,
+    step: float,
+    jitter: Float[Tensor, " R"],
+    backend: str = "auto",
+) -> RaySamples:
+    """Sample points on rays through the cube [-1, 1]^3, only in occupied cells. Not differentiable.
+
+    The part of a ray inside the cube is cut into intervals of length `step`, the last one shorter, so that lengths sum
+    to the whole. Each interval has one sample, `jitter` of the way along it.
+
+    Args:
+        origins: of the rays, in the world.
+        directions: unit length.
+        occupied: cells [x, y, z] that may hold something; None is everywhere.
+        step: world units.
+        jitter: in [0, 1), one per ray: 0.5 is the middle, uniform random numbers are stratified sampling.
+        backend: "auto", "numba" or "torch".
+
+    Raises:
+        ConfigError: shapes do not fit, an absurd step, or the backend cannot run.
+    """
+    check_march(origins, directions, occupied, step, jitter)
+    if volume_backend(backend, origins) == "numba":
+        from renderers.volume_numba import march as run
+    else:
+        from renderers.volume_torch import march as run
+    cells = full_occupancy(origins.device) if occupied is None else occupied
+    return run(origins, directions, cells, step, jitter)
+
+
+def composite(
+    density: Float[Tensor, " N"],
+    features: Float[Tensor, "N C"],
+    length: Float[Tensor, " N"],
+    start: Int[Tensor, " R1"],
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "R C"], Float[Tensor, " R"]]:
+    """Absorption and emission along rays, front to back (Max 1995): weights T_i (1 - exp(-density_i length_i)).
+
+    Args:
+        density: extinction per world unit, >= 0.
+        features: of every sample.
+        length: world units each sample stands for.
+        start: ray r owns the samples start[r] to start[r + 1], nearest first.
+        backend: "auto", "numba" or "torch".
+
+    Returns:
+        Weighted sums of the features (premultiplied, over black), and the sums of the weights: one minus the
+        transmittance. Gradients reach density and features.
+
+    Raises:
+        ConfigError: shapes do not fit, or the backend cannot run.
+        NumericsError: density or features are not finite.
+    """
+    check_composite(density, features, length, start)
+    if volume_backend(backend, density) == "numba":
+        from renderers.volume_numba import composite as run
+    else:
+        from renderers.volume_torch import composite as run
+    return run(density, features, length, start)
+
+
+def field_normals(
+    field: VolumeField, points: Float[Tensor, "N 3"], normals: Normals, backend: str = "auto"
+) -> Float[Tensor, "N 3"]:
+    """Unit vectors against the density's gradient; zero where the density is flat.
+
+    Args:
+        field: whose density.
+        points: in the world.
+        normals: "analytic" (detached) or "finite" (differentiable).
+        backend: of the field.
+    """
+    if normals == "analytic":
+        with torch.enable_grad():
+            x = points.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(field.density(x, backend).sum(), x)
+    else:
+        offsets = DIFFERENCE * torch.eye(3).to(points)
+        around = torch.cat([points + o for o in (*offsets, *-offsets)])
+        ahead, behind = field.density(around, backend).reshape(2, 3, -1)
+        slope = (ahead - behind).T / (2.0 * DIFFERENCE)
+    return -torch.nn.functional.normalize(slope, dim=-1, eps=1e-6)
+
+
+def render_volume(
+    field: VolumeField,
+    cameras: CameraBatch,
+    occupied: Bool[Tensor, "G G G"] | None = None,
+    step: float = DEFAULT_STEP,
+    generator: torch.Generator | None = None,
+    normals: Normals = "none",
+    backend: str = "auto",
+) -> VolumeRenderOutput:
+    """Differentiable images of `field` from every camera.
+
+    Args:
+        field: density and C features on [-1, 1]^3; it is empty outside.
+        cameras: B views; they get no gradient.
+        occupied: cells [x, y, z] of the cube that may hold something; None is everywhere.
+        step: distance of samples along a ray, world units.
+        generator: shifts each ray's samples at random; None puts them in the middle of their intervals.
+        normals: "none", "analytic" or "finite".
+        backend: "auto", "numba" (CPU, float32) or "torch".
+
+    Returns:
+        Premultiplied features, alpha, alpha-normalised z-depth, and normals where asked for.
+
+    Raises:
+        ConfigError: absurd sizes, shapes that do not fit, or the backend cannot run.
+        NumericsError: the field is not finite.
+    """
+    check_views(cameras)
+    if normals not in ("none", "analytic", "finite"):
+        raise ConfigError(f"normals is '{normals}'; choose one of none, analytic, finite")
+    cameras = cameras.to(field.like.device, field.like.dtype)
+    origins, directions = (value.reshape(-1, 3) for value in cameras.rays())
+    # z-depth grows along a ray by the cosine between it and the camera's forward axis.
+    per_view = cameras.height * cameras.width
+    cosine = (directions * cameras.c2w[:, :3, 2].repeat_interleave(per_view, dim=0)).sum(dim=-1)
+    jitter = torch.full((len(origins),), 0.5)
+    if generator is not None:
+        jitter = torch.rand(len(origins), generator=generator)
+    rays = torch.cat([origins, directions, cosine[:, None], jitter.to(origins)[:, None]], dim=1)
+    parts = [
+        _render_rays(field, some, occupied, step, normals, backend)
+        for some in rays.split(RAYS_AT_ONCE)
+    ]
+    shape = (len(cameras), cameras.height, cameras.width)
+    image, alpha = (torch.cat(values) for values in zip(*parts, strict=True))
+    image, alpha = image.reshape(*shape, -1), alpha.reshape(*shape, 1)
+    depth = image[..., -1:] / alpha.clamp_min(THINNEST)
+    if normals == "none":
+        return VolumeRenderOutput(image[..., :-1], alpha, depth)
+    normal = torch.nn.functional.normalize(image[..., -5:-2], dim=-1, eps=1e-6)
+    return VolumeRenderOutput(image[..., :-5], alpha, depth, normal, image[..., -2:-1])
+
+
+def _render_rays(
+    field: VolumeField,
+    rays: Float[Tensor, "R 8"],
+    occupied: Bool[Tensor, "G G G"] | None,
+    step: float,
+    normals: Normals,
+    backend: str,
+) -> tuple[Float[Tensor, "R C1"], Float[Tensor, " R"]]:
+    """Composited features and alpha of rays (origin, direction, cosine, jitter).
+
+    Behind the field's own features: with normals, the normal and how far it faces away; always, z-depth.
+    """
+    origins, directions, cosine, jitter = rays.split([3, 3, 1, 1], dim=1)
+    samples = march(origins, directions, occupied, step, jitter[:, 0], backend)
+    density, features = field(samples.points, backend)
+    columns = [features]
+    if normals != "none":
+        normal = field_normals(field, samples.points, normals, backend)
+        away = (normal * directions[samples.ray]).sum(dim=-1, keepdim=True)
+        columns += [normal, away.clamp_min(0.0).square()]
+    columns.append(samples.t[:, None] * cosine[samples.ray])
+    return composite(density, torch.cat(columns, dim=1), samples.length, samples.start, backend)
