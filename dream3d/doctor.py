@@ -39,6 +39,7 @@ REQUIRED = tuple(
         ("numba", "numba", "the fast CPU renderers"),
         ("diffusers", "diffusers", "diffusion priors"),
         ("transformers", "transformers", "text encoders"),
+        ("peft", "peft", "trainable companions (vsd, esd)"),
         ("safetensors", "safetensors", "weights and checkpoints"),
         ("omegaconf", "omegaconf", "configuration"),
         ("jaxtyping", "jaxtyping", "shapes in signatures"),

@@ -11,6 +11,7 @@ from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.priors.gaussian import ClosedFormPrior
 from dream3d.prompts import Prompts
+from dream3d.run import make_companion
 from dream3d.scenes.canvas import Canvas, CanvasConfig
 from dream3d.schedules import Ramp, constant
 from dream3d.train import PATIENCE, StepReport, TrainState, clip_pixels, make_optimizer, train_stage
@@ -26,7 +27,8 @@ def train(stage: Stage, prior: Prior | None = None) -> tuple[Canvas, list[StepRe
     generator = torch.Generator().manual_seed(0)
     assert isinstance(stage.scene, CanvasConfig)
     scene = stage.scene.create(generator, torch.device("cpu"))
-    state = TrainState(0, make_optimizer(scene, stage.betas), generator, 0)
+    companion = make_companion(stage, prior, 0)
+    state = TrainState(0, make_optimizer(scene, stage.betas), generator, 0, companion)
     reports: list[StepReport] = []
     train_stage(stage, scene, prior, Prompts(prior, "a mug"), state, reports.append, Phases())
     return scene, reports, state
