@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-PROMPT ?= a red mug
+PROMPT ?= a red penguin
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo install test test-slow lint format wheel-check clean
