@@ -78,7 +78,7 @@ def test_a_perfect_prior_scores_one(evaluator: Evaluator, monkeypatch: pytest.Mo
             assert figure["value"] >= 0.9, (side, name)
         assert found[side]["multiview"]["value"] >= 0.85
     assert found["evaluator"]["held_out_accuracy"]["value"] >= 0.9
-    assert len(lines) == 6
+    assert len(lines) == 7
     # Per side 40 for colour and category, 40 for the view, 40 objects of four views; every one names its view.
     assert len(seen) == 2 * (40 + 40 + 160)
     assert all(prompt.endswith(" view") for prompt in seen)
@@ -92,6 +92,10 @@ def test_noise_scores_nothing(evaluator: Evaluator, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(laboratory, "TRUE_OBJECTS", 2)
     found = evaluate_prior(Knowing(), n=16, evaluator=evaluator)
     assert found["seen"]["color"]["value"] == found["seen"]["category"]["value"] == 0.0
+    # What the truth scores does not depend on the prior.
+    truth = {name: figure["value"] for name, figure in found["truth"].items()}
+    assert set(truth) == set(found["seen"])
+    assert min(truth["color"], truth["category"], truth["view"]) > 0.85 and truth["multiview"] > 0.7
 
 
 def test_a_prior_that_ignores_the_camera_fails_the_view(

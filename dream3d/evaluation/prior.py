@@ -19,6 +19,7 @@ from dream3d.evaluation.statistics import Proportion, wilson
 from dream3d.prior_training.sampling import sample
 from dream3d.priors.base import Prior
 from dream3d.prompts import view_words, with_view
+from dream3d.world.backgrounds import random_backgrounds
 from dream3d.world.catalog import CATEGORIES, COMPOSITES
 from dream3d.world.colors import COLORS
 from dream3d.world.freeze import FROZEN_HASH
@@ -27,8 +28,11 @@ from dream3d.world.grammar import (
     Split,
     caption_text,
     is_caption_held_out,
+    parse,
     random_caption,
 )
+from dream3d.world.objects import build_object
+from dream3d.world.render import render_object
 
 FORMAT_VERSION = 1
 VIEWS = 4
@@ -78,7 +82,8 @@ def evaluate_prior(
 
     Returns:
         JSON-serialisable: `evaluator` (its own accuracy on true renders, held-out combinations), `seen` and `held_out`
-        with color, category, view and multiview, each as value, 95 % interval (low, high) and n; and the settings.
+        with color, category, view and multiview, each as value, 95 % interval (low, high) and n; `truth` with the same
+        figures of true renders, which no prior can be expected to beat; and the settings.
 
     Raises:
         ConfigError: the prior takes no cameras.
@@ -108,6 +113,12 @@ def evaluate_prior(
         told(f"{split}: agreement of the views of {n} four-view samples")
         figures["multiview"] = probe.multiview(split, n)
         result[split] = {name: figure.to_json() for name, figure in figures.items()}
+    told(f"the truth, read in the same way, {n} samples a figure")
+    truth = _TruthProbe(prior, judge, chosen, np.random.default_rng([seed, 12]))
+    figures = truth.color_and_category("held_out", n)
+    figures["view"] = truth.view("held_out", n)
+    figures["multiview"] = truth.multiview("held_out", n)
+    result["truth"] = {name: figure.to_json() for name, figure in figures.items()}
     return result
 
 
@@ -244,6 +255,22 @@ class _Probe:
             cfg_scale=self.settings.cfg_scale,
             generator=self.noise,
         ).cpu()
+
+
+class _TruthProbe(_Probe):
+    """Reads true renders instead of samples: what the evaluator itself allows, and what is hidden from view."""
+
+    def _sample(
+        self, prompts: list[str], cameras: CameraBatch, views: int
+    ) -> Float[Tensor, "B H W 3"]:
+        images = []
+        for start in range(0, len(prompts), views):
+            thing = build_object(parse(prompts[start]), self.rng)
+            background = random_backgrounds(views, SIZE, self.noise)
+            images.append(
+                render_object(thing, cameras[start : start + views], background=background).rgb
+            )
+        return torch.cat(images)
 
 
 def _orbit(azimuth_deg: np.ndarray, elevation_deg: np.ndarray) -> CameraBatch:
