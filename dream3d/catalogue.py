@@ -12,6 +12,7 @@ from dream3d.config import load_config, preset_names, preset_summary
 from dream3d.config.build import COMPONENTS, type_name
 from dream3d.errors import ConfigError
 from dream3d.schedules import Ramp, constant
+from dream3d.setting_docs import bounds, help_texts, usual_settings
 from guidance.base import Guidance
 from renderers.backends import BACKENDS, Backend
 
@@ -99,8 +100,16 @@ def _first_line(documented: Any) -> str:
 
 def _settings(cls: type) -> list[dict[str, Any]]:
     hints = typing.get_type_hints(cls)
+    texts = help_texts(cls)
+    usual = usual_settings(cls)
     return [
-        {"name": field.name, "type": type_name(hints[field.name]), "default": _default(field)}
+        {
+            "name": field.name,
+            "type": type_name(hints[field.name]),
+            "default": _default(field),
+            "allowed": bounds(usual, field.name).text() if usual is not None else "",
+            "help": texts.get(field.name, ""),
+        }
         for field in dataclasses.fields(cls)
     ]
 
