@@ -102,38 +102,50 @@ def _scratch():
     )
 
 
+@kernel()
+def _pair(f, features):
+    """Features f and f + 1 as unsigned columns, and whether the second is not just the last one again."""
+    second = f + 1 < features
+    return np.uint64(f), np.uint64(f + 1 if second else f), ONE if second else ZERO
+
+
 @kernel(fastmath=FAST)
-def _gather(table, first, each, row, weight, begin, count, out, width, column):
-    """out[point, column + f] = sum over the corners of weight times table row, for all of `len(each)` features."""
-    features = np.uint64(len(each))
-    for i in range(np.uint64(count)):
-        target = (np.uint64(begin) + i) * np.uint64(width) + np.uint64(column)
-        for f in range(len(each)):
-            total = ZERO
+def _gather(table, first, features, row, weight, begin, count, out, width, column):
+    """out[point, column + f] = sum over the corners of weight times table row, two features at a time."""
+    start, stride, across = np.uint64(first), np.uint64(features), np.uint64(width)
+    for f in range(0, features, 2):
+        f0, f1, _ = _pair(f, features)
+        for i in range(np.uint64(count)):
+            a, b = ZERO, ZERO
             for corner in range(8):
                 place = np.uint64(corner) * PLANE + i
-                k = (np.uint64(first) + np.uint64(row[place])) * features + np.uint64(f)
-                total += weight[place] * table[k]
-            out[target + np.uint64(f)] = total
+                k = (start + np.uint64(row[place])) * stride
+                a += weight[place] * table[k + f0]
+                b += weight[place] * table[k + f1]
+            target = (np.uint64(begin) + i) * across + np.uint64(column)
+            out[target + f0], out[target + f1] = a, b
 
 
 @kernel(fastmath=FAST)
-def _scatter(grad_out, width, column, begin, count, row, weight, first, each, grad_table):
+def _scatter(grad_out, width, column, begin, count, row, weight, first, features, grad_table):
     """The transpose of `_gather`, added to `grad_table`."""
-    features = np.uint64(len(each))
-    for i in range(np.uint64(count)):
-        source = (np.uint64(begin) + i) * np.uint64(width) + np.uint64(column)
-        for corner in range(8):
-            place = np.uint64(corner) * PLANE + i
-            k = (np.uint64(first) + np.uint64(row[place])) * features
-            for f in range(len(each)):
-                grad_table[k + np.uint64(f)] += weight[place] * grad_out[source + np.uint64(f)]
+    start, stride, across = np.uint64(first), np.uint64(features), np.uint64(width)
+    for f in range(0, features, 2):
+        f0, f1, once = _pair(f, features)
+        for i in range(np.uint64(count)):
+            source = (np.uint64(begin) + i) * across + np.uint64(column)
+            a, b = grad_out[source + f0], once * grad_out[source + f1]
+            for corner in range(8):
+                place = np.uint64(corner) * PLANE + i
+                k = (start + np.uint64(row[place])) * stride
+                grad_table[k + f0] += weight[place] * a
+                grad_table[k + f1] += weight[place] * b
 
 
 @kernel(parallel=True)
-def _encode(points, table, each, resolutions, offsets, workers, out):
-    """Points, table and out are flat; `each` is a tuple with one entry a feature, whose length is compiled in."""
-    count, width = len(points) // 3, len(resolutions) * len(each)
+def _encode(points, table, features, resolutions, offsets, workers, out):
+    """Points, table and out are flat;"""
+    count, width = len(points) // 3, len(resolutions) * features
     for worker in prange(workers):
         cell, share, row, weight = _scratch()
         begin, end = worker * count // workers, (worker + 1) * count // workers
@@ -144,14 +156,14 @@ def _encode(points, table, each, resolutions, offsets, workers, out):
                 _rows(cell, size, resolutions[level], offsets[level + 1] - offsets[level], row)
                 _weights(share, size, weight)
                 _gather(
-                    table, offsets[level], each, row, weight, block, size,
-                    out, width, level * len(each),
+                    table, offsets[level], features, row, weight, block, size,
+                    out, width, level * features,
                 )  # fmt: skip
 
 
 @kernel(parallel=True)
-def _encode_backward_table(points, each, resolutions, offsets, grad_out, workers, grad_table):
-    count, width = len(points) // 3, len(resolutions) * len(each)
+def _encode_backward_table(points, features, resolutions, offsets, grad_out, workers, grad_table):
+    count, width = len(points) // 3, len(resolutions) * features
     for worker in prange(workers):
         cell, share, row, weight = _scratch()
         for level in range(worker, len(resolutions), workers):
@@ -161,23 +173,23 @@ def _encode_backward_table(points, each, resolutions, offsets, grad_out, workers
                 _rows(cell, size, resolutions[level], offsets[level + 1] - offsets[level], row)
                 _weights(share, size, weight)
                 _scatter(
-                    grad_out, width, level * len(each), block, size, row, weight, offsets[level],
-                    each, grad_table,
+                    grad_out, width, level * features, block, size, row, weight, offsets[level],
+                    features, grad_table,
                 )  # fmt: skip
 
 
 @kernel(fastmath=FAST)
-def _slope(table, first, each, row, share, begin, count, grad_out, width, column, scale, grad):
+def _slope(table, first, features, row, share, begin, count, grad_out, width, column, scale, grad):
     """Adds one level's gradient to `grad` [points, 3], flat: differences of opposite faces of the cell."""
-    features, value = np.uint64(len(each)), np.empty(8, np.float32)
+    start, stride, value = np.uint64(first), np.uint64(features), np.empty(8, np.float32)
     for i in range(np.uint64(count)):
         n = np.uint64(begin) + i
         source = n * np.uint64(width) + np.uint64(column)
         for corner in range(8):
-            k = (np.uint64(first) + np.uint64(row[np.uint64(corner) * PLANE + i])) * features
+            k = (start + np.uint64(row[np.uint64(corner) * PLANE + i])) * stride
             total = ZERO
-            for f in range(len(each)):
-                total += grad_out[source + np.uint64(f)] * table[k + np.uint64(f)]
+            for f in range(stride):
+                total += grad_out[source + f] * table[k + f]
             value[corner] = total
         u, v, w = share[i], share[PLANE + i], share[PLANE + PLANE + i]
         # The difference across the cell along one axis, interpolated over the face the axis leaves.
@@ -197,9 +209,9 @@ def _slope(table, first, each, row, share, begin, count, grad_out, width, column
 
 @kernel(parallel=True)
 def _encode_backward_points(
-    points, table, each, resolutions, offsets, grad_out, workers, grad_points
+    points, table, features, resolutions, offsets, grad_out, workers, grad_points
 ):
-    count, width = len(points) // 3, len(resolutions) * len(each)
+    count, width = len(points) // 3, len(resolutions) * features
     for worker in prange(workers):
         cell, share, row, _ = _scratch()
         begin, end = worker * count // workers, (worker + 1) * count // workers
@@ -209,8 +221,8 @@ def _encode_backward_points(
                 _place(points, block, size, resolutions[level], cell, share)
                 _rows(cell, size, resolutions[level], offsets[level + 1] - offsets[level], row)
                 _slope(
-                    table, offsets[level], each, row, share, block, size,
-                    grad_out, width, level * len(each), HALF * F(resolutions[level]), grad_points,
+                    table, offsets[level], features, row, share, block, size,
+                    grad_out, width, level * features, HALF * F(resolutions[level]), grad_points,
                 )  # fmt: skip
         for k in range(3 * begin, 3 * end):
             # Beyond the cube the clamp holds a point still.
@@ -224,12 +236,11 @@ def _flat(value: Tensor) -> np.ndarray:
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx, points, table, layout):
-        each = (0,) * layout.features
         shape = np.asarray(layout.resolutions, np.int64), np.asarray(layout.offsets, np.int64)
         out = np.empty((len(points), layout.width), np.float32)
         with kernel_threads() as workers:
-            _encode(_flat(points), _flat(table), each, *shape, workers, out.reshape(-1))
-        ctx.shape = each, *shape
+            _encode(_flat(points), _flat(table), layout.features, *shape, workers, out.reshape(-1))
+        ctx.shape = layout.features, *shape
         ctx.save_for_backward(points, table)
         return torch.from_numpy(out)
 

@@ -159,7 +159,7 @@ def test_prompts_that_look_like_options(
 MISTAKES = {
     (): None,
     ("foo",): "unknown command 'foo'; choose one of generate, list, config, doctor, evaluate, "
-    "bench toy, prior train, prior sample, prior evaluate, world show.",
+    "bench toy, bench kernels, prior train, prior sample, prior evaluate, world show.",
     (
         "a red mug",
     ): "unknown command 'a red mug'; a prompt goes after `generate`: dream3d generate \"a red mug\"",

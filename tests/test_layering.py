@@ -33,8 +33,16 @@ HEAVY_OPTIONAL = {
     "gradio",
     "peft",
     "warp",
+    "mitsuba",
+    "drjit",
 }
-MAY_IMPORT_OPTIONAL = ("renderers", "dream3d.ui", "app", "dream3d.priors")
+MAY_IMPORT_OPTIONAL = (
+    "renderers",
+    "dream3d.ui",
+    "app",
+    "dream3d.priors",
+    "dream3d.bench.mitsuba_peer",
+)
 
 
 def modules() -> dict[str, Path]:

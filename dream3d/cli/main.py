@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),
     "evaluate": ("dream3d.cli.evaluate", "measure a run against the truth"),
     "bench toy": ("dream3d.cli.bench", "every guidance on a density whose outcome is known"),
+    "bench kernels": ("dream3d.cli.bench_kernels", "the fast renderers beside their peers"),
     "prior train": ("dream3d.cli.prior", "train the embedded prior"),
     "prior sample": ("dream3d.cli.prior", "draw pictures from a prior"),
     "prior evaluate": ("dream3d.cli.prior", "measure the embedded prior"),
