@@ -121,8 +121,15 @@ def _default(field: dataclasses.Field) -> Any:
         value = field.default
     elif field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
+    return _as_json(value)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
     if isinstance(value, Ramp):
         return value.initial if value == constant(value.initial) else dataclasses.asdict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return list(value) if isinstance(value, tuple) else value
+        name = getattr(type(value), "registered_name", None)
+        return {**({"name": name} if name else {}), **dataclasses.asdict(value)}
+    return value

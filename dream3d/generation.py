@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import dream3d
+from dream3d.compatibility import check_run
 from dream3d.config import config_to_yaml, load_config_file
 from dream3d.errors import Cancelled, Dream3DError
 from dream3d.export.assets import export_all
@@ -155,6 +156,7 @@ def generate_run(
         for prompt in (config.prompt, config.negative_prompt):
             if prompt or prompt is config.prompt:
                 prior.check_prompt(prompt)
+        check_run(config, prior)
     run = RunDirectory.create(config.prompt, config_to_yaml(config), out)
     with run.locked():
         return _work(config, run, phases, began, on_step, should_stop, prior)

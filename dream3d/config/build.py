@@ -22,7 +22,7 @@ from dream3d.registry import Registry, suggestion
 from dream3d.scenes.base import SCENES
 from dream3d.schedules import Ramp
 from dream3d.time_samplers import TIME_SAMPLERS
-from guidance.base import GUIDANCE
+from guidance.base import GUIDANCE, Guidance
 from systems.base import Stage
 
 STAGE_COMPONENTS: dict[str, Registry[Any]] = {
@@ -79,6 +79,8 @@ def type_name(annotation: Any) -> str:
     if typing.get_origin(annotation) is tuple:
         inner = (type_name(a) if a is not Ellipsis else "..." for a in typing.get_args(annotation))
         return f"[{', '.join(inner)}]"
+    if (item := _listed(annotation)) is not None:
+        return "a list of guidances" if item is Guidance else "a list of schedules"
     if isinstance(annotation, type) and not typing.get_args(annotation):
         names = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
         return names.get(annotation, annotation.__name__)
@@ -94,9 +96,18 @@ def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     check_keys(values, list(fields), where, of)
+    lists = {key: item for key in fields if (item := _listed(hints[key])) is not None}
+    if lists:
+        return _fill_with_lists(cls, lists, values, where, of)
     schema = OmegaConf.structured(cls)
     for key, value in values.items():
         path = f"{where}.{key}" if where else key
+        if dataclasses.is_dataclass(hints[key]) and hints[key] is not Ramp:
+            known = [field.name for field in dataclasses.fields(hints[key])]
+            if isinstance(value, str) and "name" in known:
+                value = {"name": value}
+            if isinstance(value, dict):
+                fill(hints[key], value, path, key)  # for its own messages
         if hints[key] is Ramp and isinstance(value, dict):
             check_keys(
                 value, [field.name for field in dataclasses.fields(Ramp)], path, "a schedule"
@@ -117,6 +128,60 @@ def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
         return OmegaConf.to_object(schema)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _listed(annotation: Any) -> type | None:
+    """What a tuple of any length holds, if that is guidances or schedules, which OmegaConf cannot type by itself."""
+    inside = typing.get_args(annotation)
+    if len(inside) == 2 and inside[1] is Ellipsis and inside[0] in (Guidance, Ramp):
+        return inside[0]
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneRamp:
+    value: Ramp = dataclasses.field(default_factory=Ramp)
+
+
+def _fill_with_lists(
+    cls: type, lists: dict[str, type], values: dict[str, Any], where: str, of: str
+) -> Any:
+    """`fill` for a class with lists of guidances or schedules: those are built one by one, the rest as ever."""
+    made: dict[str, Any] = {}
+    for key in lists.keys() & values.keys():
+        path, given = f"{where}.{key}", values[key]
+        if not isinstance(given, list | tuple):
+            raise ConfigError(f"{path} is {given!r}; write a list")
+        if lists[key] is Guidance:
+            items = (item if isinstance(item, dict) else {"name": item} for item in given)
+            made[key] = tuple(
+                build_component("guidance", item, f"{path}.{i}") for i, item in enumerate(items)
+            )
+        else:
+            made[key] = tuple(
+                fill(_OneRamp, {"value": item}, f"{path}.{i}", "a schedule").value
+                for i, item in enumerate(given)
+            )
+    hints = typing.get_type_hints(cls)
+    rest = [
+        (field.name, hints[field.name], _default_of(field))
+        for field in dataclasses.fields(cls)
+        if field.name not in lists
+    ]
+    plain_class = dataclasses.make_dataclass(cls.__name__, rest, frozen=True)
+    given = {key: value for key, value in values.items() if key not in lists}
+    plain = fill(plain_class, given, where, of)
+    try:
+        return cls(**made, **{name: getattr(plain, name) for name, _, _ in rest})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _default_of(field: dataclasses.Field) -> Any:
+    """A field's default in the form `make_dataclass` takes; MISSING where it must be given."""
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)
+    return field.default if field.default is not dataclasses.MISSING else MISSING
 
 
 def build_component(kind: str, data: Any, where: str) -> Any:
@@ -159,10 +224,7 @@ def _plain_stage_schema() -> type:
     parts = []
     for field in dataclasses.fields(Stage):
         if field.name not in STAGE_COMPONENTS:
-            default: Any = field.default if field.default is not dataclasses.MISSING else MISSING
-            if field.default_factory is not dataclasses.MISSING:
-                default = dataclasses.field(default_factory=field.default_factory)
-            parts.append((field.name, hints[field.name], default))
+            parts.append((field.name, hints[field.name], _default_of(field)))
     return dataclasses.make_dataclass("StageSettings", parts, frozen=True)
 
 

@@ -196,6 +196,8 @@ def _set(container: dict[str, Any], parts: list[str], value: Any, key: str) -> N
         inner = {"initial": inner, "final": inner}
     if inner is None:
         inner = {}
+    if head == "guider" and isinstance(inner, str):
+        inner = {"name": inner}
     if not isinstance(inner, dict):
         raise ConfigError(f"{key}: {head} is {inner!r}, which has no settings; set it as a whole")
     container[head] = dict(inner)
