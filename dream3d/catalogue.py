@@ -1,15 +1,14 @@
 """What a configuration can choose from, described from the code: name, one line, settings with type and default."""
 
 import dataclasses
-import importlib
 import inspect
 import itertools
-import pkgutil
 import typing
 from typing import Any
 
 from dream3d.config import load_config, preset_names, preset_summary
 from dream3d.config.build import COMPONENTS, type_name
+from dream3d.config.layers import system_names
 from dream3d.errors import ConfigError
 from dream3d.schedules import Ramp, constant
 from dream3d.setting_docs import bounds, help_texts, usual_settings
@@ -38,7 +37,7 @@ def entries(kind: str) -> list[dict[str, Any]]:
     if kind == "renderers":
         return sorted(map(_backend, BACKENDS), key=lambda entry: entry["name"])
     if kind == "systems":
-        return _modules("systems")
+        return [_preset(name) for name in system_names()]
     if kind in _REGISTRIES:
         registry = COMPONENTS[_REGISTRIES[kind]]
         return [_component(name, registry[name]) for name in registry.names()]
@@ -82,16 +81,6 @@ def _backend(backend: Backend) -> dict[str, Any]:
         "available": backend.available,
         "missing": backend.missing,
     }
-
-
-def _modules(package: str) -> list[dict[str, Any]]:
-    """The public modules of a package by the first line of their documentation."""
-    found = []
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if not module.name.startswith("_") and module.name != "base":
-            loaded = importlib.import_module(f"{package}.{module.name}")
-            found.append({"name": module.name, "summary": _first_line(loaded)})
-    return sorted(found, key=lambda entry: entry["name"])
 
 
 def _first_line(documented: Any) -> str:
