@@ -87,6 +87,32 @@ def type_name(annotation: Any) -> str:
     return str(annotation).replace("typing.", "")
 
 
+def _written_out(hint: Any, value: Any, path: str, key: str) -> Any:
+    """`value` in its long form: a number as the constant schedule it means, a name as a component of that name."""
+    if hint is Ramp:
+        if isinstance(value, dict):
+            known = [field.name for field in dataclasses.fields(Ramp)]
+            check_keys(value, known, path, "a schedule")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            return {"initial": value, "final": value}
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, str) and "name" in [f.name for f in dataclasses.fields(hint)]:
+            value = {"name": value}
+        if isinstance(value, dict):
+            fill(hint, value, path, key)  # for its own messages
+    return value
+
+
+def _merged(schema: Any, values: dict[str, Any], where: str) -> Any:
+    """`values` merged into a structured `schema`, and read once: text with `${` is typed only when read."""
+    merged = OmegaConf.merge(
+        schema,
+        {key: _plain(value, f"{where}.{key}" if where else key) for key, value in values.items()},
+    )
+    OmegaConf.to_container(merged, resolve=True)
+    return merged
+
+
 def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
     """An instance of a dataclass from the values written by the user, the rest at its defaults.
 
@@ -99,27 +125,23 @@ def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
     lists = {key: item for key in fields if (item := _listed(hints[key])) is not None}
     if lists:
         return _fill_with_lists(cls, lists, values, where, of)
+    values = {
+        key: _written_out(hints[key], value, f"{where}.{key}" if where else key, key)
+        for key, value in values.items()
+    }
     schema = OmegaConf.structured(cls)
-    for key, value in values.items():
-        path = f"{where}.{key}" if where else key
-        if dataclasses.is_dataclass(hints[key]) and hints[key] is not Ramp:
-            known = [field.name for field in dataclasses.fields(hints[key])]
-            if isinstance(value, str) and "name" in known:
-                value = {"name": value}
-            if isinstance(value, dict):
-                fill(hints[key], value, path, key)  # for its own messages
-        if hints[key] is Ramp and isinstance(value, dict):
-            check_keys(
-                value, [field.name for field in dataclasses.fields(Ramp)], path, "a schedule"
-            )
-        elif hints[key] is Ramp and isinstance(value, int | float) and not isinstance(value, bool):
-            value = {"initial": value, "final": value}
-        try:
-            schema = OmegaConf.merge(schema, {key: _plain(value, path)})
-            # Text with `${` is typed only when read.
-            OmegaConf.to_container(schema, resolve=True)
-        except (OmegaConfBaseException, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} is {value!r}; it must be {type_name(hints[key])}") from error
+    try:
+        schema = _merged(schema, values, where)
+    except (OmegaConfBaseException, TypeError, ValueError):
+        # One at a time, only to find out which: merging copies the whole schema.
+        for key, value in values.items():
+            try:
+                schema = _merged(schema, {key: value}, where)
+            except (OmegaConfBaseException, TypeError, ValueError) as error:
+                path = f"{where}.{key}" if where else key
+                raise ConfigError(
+                    f"{path} is {value!r}; it must be {type_name(hints[key])}"
+                ) from error
     for key in fields:
         if OmegaConf.is_missing(schema, key):
             path = f"{where}.{key}" if where else key
