@@ -37,7 +37,7 @@ def main(torch_requirement: str) -> None:
         dream3d = work / "env" / "bin" / "dream3d"
         run(dream3d, "--help", cwd=work)
         for kind in ("presets", "systems"):
-            if not json.loads(run(dream3d, "list", kind, "--json", cwd=work))[kind]:
+            if not json.loads(run(dream3d, "list", kind, "--json", cwd=work))["items"]:
                 sys.exit(f"the wheel holds no {kind}")
         out = run(
             dream3d,
