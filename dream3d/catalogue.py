@@ -1,15 +1,14 @@
 """What a configuration can choose from, described from the code: name, one line, settings with type and default."""
 
 import dataclasses
-import importlib
 import inspect
 import itertools
-import pkgutil
 import typing
 from typing import Any
 
 from dream3d.config import load_config, preset_names, preset_summary
 from dream3d.config.build import COMPONENTS, type_name
+from dream3d.config.layers import system_names
 from dream3d.errors import ConfigError
 from dream3d.schedules import Ramp, constant
 from dream3d.setting_docs import bounds, help_texts, usual_settings
@@ -38,7 +37,7 @@ def entries(kind: str) -> list[dict[str, Any]]:
     if kind == "renderers":
         return sorted(map(_backend, BACKENDS), key=lambda entry: entry["name"])
     if kind == "systems":
-        return _modules("systems")
+        return [_preset(name) for name in system_names()]
     if kind in _REGISTRIES:
         registry = COMPONENTS[_REGISTRIES[kind]]
         return [_component(name, registry[name]) for name in registry.names()]
@@ -84,16 +83,6 @@ def _backend(backend: Backend) -> dict[str, Any]:
     }
 
 
-def _modules(package: str) -> list[dict[str, Any]]:
-    """The public modules of a package by the first line of their documentation."""
-    found = []
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if not module.name.startswith("_") and module.name != "base":
-            loaded = importlib.import_module(f"{package}.{module.name}")
-            found.append({"name": module.name, "summary": _first_line(loaded)})
-    return sorted(found, key=lambda entry: entry["name"])
-
-
 def _first_line(documented: Any) -> str:
     return (inspect.getdoc(documented) or "").split("\n")[0]
 
@@ -121,8 +110,15 @@ def _default(field: dataclasses.Field) -> Any:
         value = field.default
     elif field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
+    return _as_json(value)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
     if isinstance(value, Ramp):
         return value.initial if value == constant(value.initial) else dataclasses.asdict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return list(value) if isinstance(value, tuple) else value
+        name = getattr(type(value), "registered_name", None)
+        return {**({"name": name} if name else {}), **dataclasses.asdict(value)}
+    return value

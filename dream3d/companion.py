@@ -117,8 +117,8 @@ class CompanionTrainer:
 
     def step(
         self, z: Float[Tensor, "B C h w"], condition: Condition, generator: torch.Generator
-    ) -> float:
-        """One denoising step on the current renders; returns the loss.
+    ) -> Float[Tensor, ""]:
+        """One denoising step on the current renders; returns the loss, detached and still on its device.
 
         Args:
             z: clean latents of the renders; detached here.
@@ -136,7 +136,7 @@ class CompanionTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
 
 
 def restore_parameters(companion: Companion, tensors: Mapping[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import dream3d
+from dream3d.compatibility import check_run
 from dream3d.config import config_to_yaml, load_config_file
 from dream3d.errors import Cancelled, Dream3DError
 from dream3d.export.assets import export_all
@@ -30,6 +31,10 @@ from dream3d.train import StepReport
 from systems.base import RunConfig
 
 LIVE_PREVIEW_SIZE = 96
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""Told of what happens between steps: "stopping" when a run that was asked to stop has saved checkpoint and preview and
+goes on to export what there is."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ def generate_run(
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     began: float | None = None,
+    on_event: OnEvent | None = None,
 ) -> GenerationResult:
     """Run `config` in a new directory. A prompt or a prior that cannot be used is refused before anything is written.
 
@@ -141,6 +147,7 @@ def generate_run(
         on_step: told after every step; may raise `Cancelled`.
         should_stop: asked after every step; True stops with a checkpoint and exports of what there is.
         began: `time.perf_counter()` when the command began; what it spent on imports is counted as such.
+        on_event: see `OnEvent`.
 
     Raises:
         Dream3DError: see `dream3d.errors`.
@@ -155,15 +162,17 @@ def generate_run(
         for prompt in (config.prompt, config.negative_prompt):
             if prompt or prompt is config.prompt:
                 prior.check_prompt(prompt)
+        check_run(config, prior)
     run = RunDirectory.create(config.prompt, config_to_yaml(config), out)
     with run.locked():
-        return _work(config, run, phases, began, on_step, should_stop, prior)
+        return _work(config, run, phases, began, on_step, should_stop, prior, on_event)
 
 
 def resume_run(
     path: Path,
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_event: OnEvent | None = None,
 ) -> GenerationResult:
     """Go on with the run in `path` until it is done; a run that is done already is returned as it is.
 
@@ -178,7 +187,7 @@ def resume_run(
         if record.get("status") == "done":
             return _result(run, record)
         began = time.perf_counter()
-        return _work(config, run, Phases(), began, on_step, should_stop, None)
+        return _work(config, run, Phases(), began, on_step, should_stop, None, on_event)
 
 
 def _work(
@@ -189,6 +198,7 @@ def _work(
     on_step: Callable[[StepReport], None] | None,
     should_stop: Callable[[], bool] | None,
     prior: Prior | None,
+    on_event: OnEvent | None,
 ) -> GenerationResult:
     """Optimise, export, and keep `result.json` true at every moment. Without a `prior` the run is resumed."""
     resume = prior is None
@@ -225,11 +235,18 @@ def _work(
     try:
         made = run_system(config, run.path, recorder, resume, should_stop, prior)
         record["steps"]["done"] = made.steps
+        stopped = made.status == "cancelled"
+        if stopped:
+            # Whoever stopped it may not wait for the exports: what takes no time is on the disk first.
+            with suppress(Dream3DError), phases("preview"):
+                write_preview(made.scene, run.path / "preview.png")
+            close("cancelled")
+            if on_event is not None:
+                on_event("stopping", {"steps": made.steps})
         problems = export_all(made.scene, run.path, phases)
         for name, spent_in in made.phases.items():
             phases.seconds[name] = phases.seconds.get(name, 0.0) + spent_in
         record["phases"] = {name: round(value, 3) for name, value in phases.seconds.items()}
-        stopped = made.status == "cancelled"
         if problems and not stopped:
             raise problems[0]
         record["warnings"] = [str(problem) for problem in problems]

@@ -16,6 +16,7 @@ from dream3d.checkpoint import (
     restore_optimizer,
 )
 from dream3d.companion import CompanionTrainer, restore_parameters
+from dream3d.compatibility import check_run
 from dream3d.errors import Cancelled, ConfigError
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
@@ -168,6 +169,7 @@ def run_system(
         prior.check_prompt(config.prompt)
         if config.negative_prompt:
             prior.check_prompt(config.negative_prompt)
+        check_run(config, prior)
         prompts = Prompts(prior, config.prompt, config.negative_prompt)
         index, scene, state = _start(config, found, prior, device)
     spent_before = 0.0 if found is None else found.seconds

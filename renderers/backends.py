@@ -38,6 +38,8 @@ BACKENDS = (
     Backend("numba", "splats", ("torch", "numba"), ("cpu",)),
     Backend("torch", "volume", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "volume", ("torch", "numba"), ("cpu",)),
+    Backend("torch", "mesh", ("torch",), ("cpu", "cuda", "mps")),
+    Backend("numba", "mesh", ("torch", "numba"), ("cpu",)),
 )
 
 

@@ -144,7 +144,7 @@ def _scatter(grad_out, width, column, begin, count, row, weight, first, features
 
 @kernel(parallel=True)
 def _encode(points, table, features, resolutions, offsets, workers, out):
-    """Points, table and out are flat;"""
+    """Points, table and out are flat."""
     count, width = len(points) // 3, len(resolutions) * features
     for worker in prange(workers):
         cell, share, row, weight = _scratch()

@@ -158,8 +158,7 @@ def test_prompts_that_look_like_options(
 # The whole line on standard error.
 MISTAKES = {
     (): None,
-    ("foo",): "unknown command 'foo'; choose one of generate, list, config, doctor, evaluate, "
-    "bench toy, bench kernels, prior train, prior sample, prior evaluate, world show.",
+    ("foo",): f"unknown command 'foo'; choose one of {', '.join(COMMANDS)}.",
     (
         "a red mug",
     ): "unknown command 'a red mug'; a prompt goes after `generate`: dream3d generate \"a red mug\"",

@@ -249,7 +249,7 @@ def summarise(
 
 
 def memory() -> dict[str, Any]:
-    """Peak memory of 100k splats at 512 px, forward and backward, above what the process held before; see the module."""
+    """Peak memory of 100k splats at 512 px, forward and backward, above what the process held before."""
     done = subprocess.run(
         [sys.executable, "-m", "dream3d.bench.kernel_memory"],
         capture_output=True, text=True, check=False,

@@ -1,4 +1,4 @@
-"""Mitsuba's volumetric primitives (`volprim_rf_basic`, Condor et al. 2024) as a peer for splats, in a process of its own.
+"""Mitsuba's volumetric primitives (`volprim_rf_basic`, Condor et al. 2024) beside our splats, in its own process.
 
     python -m dream3d.bench.mitsuba_peer SPLATS SIZE
 

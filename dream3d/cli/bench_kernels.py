@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
 def table(result: dict[str, Any]) -> str:
     """The rows in columns."""
     lines = [
-        f"{'operation':22} {'case':10} {'beside':11} {'core ms':>9} {'peer':>9} {'wall ms':>9} {'peer':>9} {'ratio':>7} "
-        f"{'bar':>5}"
+        f"{'operation':22} {'case':10} {'beside':11} {'core ms':>9} {'peer':>9} {'wall ms':>9} {'peer':>9} "
+        f"{'ratio':>7} {'bar':>5}"
     ]
     for row in result["rows"]:
         start = f"{row['op']:22} {row['case']:10} {row['peer']:11}"

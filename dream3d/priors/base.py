@@ -75,6 +75,8 @@ class Prior(ABC):
     """Side in pixels of the images `encode` expects and `decode` returns."""
     accepts_cameras: bool = False
     """Whether a Condition may carry cameras (and, with them, several views per object)."""
+    joint_views: int | None = None
+    """How many views of one object it denoises jointly, where it was made for one number only."""
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
@@ -102,6 +104,11 @@ class Prior(ABC):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         """The network's output at z_t, without gradient."""
+
+    @property
+    def has_companion(self) -> bool:
+        """Whether `companion` makes one."""
+        return type(self).companion is not Prior.companion
 
     def companion(self, rank: int, seed: int) -> "Companion":
         """A new trainable twin (see `dream3d.companion`).
