@@ -10,6 +10,7 @@ from dream3d.config import load_config, preset_names, preset_summary
 from dream3d.config.build import COMPONENTS, type_name
 from dream3d.config.layers import system_names
 from dream3d.errors import ConfigError
+from dream3d.export.formats.base import FORMATS
 from dream3d.schedules import Ramp, constant
 from dream3d.setting_docs import bounds, help_texts, usual_settings
 from guidance.base import Guidance
@@ -38,10 +39,12 @@ def entries(kind: str) -> list[dict[str, Any]]:
         return sorted(map(_backend, BACKENDS), key=lambda entry: entry["name"])
     if kind == "systems":
         return [_preset(name) for name in system_names()]
+    if kind == "formats":
+        return [_format(name) for name in FORMATS.names()]
     if kind in _REGISTRIES:
         registry = COMPONENTS[_REGISTRIES[kind]]
         return [_component(name, registry[name]) for name in registry.names()]
-    known = ["presets", *_REGISTRIES, "renderers", "systems"]
+    known = ["presets", *_REGISTRIES, "renderers", "systems", "formats"]
     raise ConfigError(f"cannot list '{kind}'; choose one of {', '.join(known)}")
 
 
@@ -81,6 +84,14 @@ def _backend(backend: Backend) -> dict[str, Any]:
         "available": backend.available,
         "missing": backend.missing,
     }
+
+
+def _format(name: str) -> dict[str, Any]:
+    cls = FORMATS[name]
+    told = ("holds", "file_name", "media_type", "opens_in", "frame", "color")
+    remedy = cls.missing()
+    entry = {"name": name, "summary": _first_line(cls), **{key: getattr(cls, key) for key in told}}
+    return {**entry, "available": remedy is None, "remedy": remedy}
 
 
 def _first_line(documented: Any) -> str:

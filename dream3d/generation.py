@@ -21,6 +21,7 @@ from dream3d.config import config_to_yaml, load_config_file
 from dream3d.errors import Cancelled, Dream3DError
 from dream3d.export.assets import export_all
 from dream3d.export.pictures import write_preview
+from dream3d.export.run import about_run
 from dream3d.kernels import compilation_seconds
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
@@ -243,7 +244,7 @@ def _work(
             close("cancelled")
             if on_event is not None:
                 on_event("stopping", {"steps": made.steps})
-        problems = export_all(made.scene, run.path, phases)
+        problems = export_all(made.scene, run.path, phases, about_run(config))
         for name, spent_in in made.phases.items():
             phases.seconds[name] = phases.seconds.get(name, 0.0) + spent_in
         record["phases"] = {name: round(value, 3) for name, value in phases.seconds.items()}

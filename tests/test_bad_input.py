@@ -15,10 +15,11 @@ import dream3d
 from dream3d.cli.main import main
 from dream3d.config import load_config, load_config_file
 from dream3d.errors import Cancelled, Dream3DError, NumericsError, OutputError, PromptError
-from dream3d.export import assets, pictures
+from dream3d.export import pictures
 from dream3d.priors.base import Prior
 from dream3d.priors.embedded import PACKAGED
 from dream3d.priors.gaussian import ClosedFormPrior
+from dream3d.scenes.splats import Splats
 from dream3d.scenes.splats_mesh import ColoredMesh
 from dream3d.train import StepReport
 from dream3d.world.grammar import parse
@@ -50,7 +51,7 @@ SMALL = ["steps=5", "scene.count=50", "scene.max_count=60", "render_size=16", "p
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pictures, "FRAMES", 2)
-    monkeypatch.setattr(assets, "to_mesh", lambda splats: TETRAHEDRON)
+    monkeypatch.setattr(Splats, "to_mesh", lambda scene, max_faces: TETRAHEDRON)
     monkeypatch.setenv("HOME", "/secret/home")
     monkeypatch.chdir(tmp_path)
 

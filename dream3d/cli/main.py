@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 
 COMMANDS = {
     "generate": ("dream3d.cli.generate", "make a 3D asset from a prompt"),
+    "export": ("dream3d.cli.export", "write a run's asset as a file of any format"),
     "list": ("dream3d.cli.show", "what can be chosen: priors, guidance, scenes, presets, ..."),
     "config": ("dream3d.cli.show", "print a preset with every setting resolved"),
     "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),

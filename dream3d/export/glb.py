@@ -39,8 +39,8 @@ def check_mesh(
     """
     if len(faces) == 0 or len(vertices) == 0:
         raise AssetError(
-            "the mesh is empty: the scene has no surface dense enough to extract, so asset.glb is not "
-            "written; run more steps or start from another seed"
+            "the mesh is empty: the scene has no surface dense enough to extract, so it is not "
+            "exported; run more steps or start from another seed"
         )
     if not (np.isfinite(vertices).all() and np.isfinite(colors).all()):
         raise AssetError("the mesh has vertices or colours that are not finite; not exported")

@@ -1,18 +1,28 @@
 """What a 3D representation must offer so that any guidance can optimise it."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
+from dream3d.errors import AssetError
 from dream3d.registry import Registry
 from dream3d.rendering import RenderOutput
+from dream3d.scenes.surface import ColoredMesh
+from renderers.splats_data import SplatData
 
 
 class Scene(ABC):
-    """Parameters that can be rendered. Knows nothing of diffusion."""
+    """Parameters that can be rendered. Knows nothing of diffusion.
+
+    Attributes:
+        solid: whether there is an object one can walk around; a flat picture has only pictures to give.
+    """
+
+    solid: ClassVar[bool] = True
 
     @abstractmethod
     def parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -39,6 +49,24 @@ class Scene(ABC):
         generator: torch.Generator,
     ) -> None:
         """After each optimiser step: add, remove or reset elements, keeping the optimiser's state in line."""
+
+    def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:
+        """The scene's surface.
+
+        Args:
+            resolution: grid cells per side, where the surface has to be found.
+            max_faces: about this many triangles at most.
+
+        Raises:
+            AssetError: this kind of scene has no surface, or this one shows none.
+        """
+        del resolution, max_faces
+        kind = type(self).__name__.lower()
+        raise AssetError(f"a {kind} has no surface; generate with scene.name=splats or nerf")
+
+    def to_splats(self) -> SplatData | None:
+        """The scene's own splats; None where it is not made of splats (its mesh can be turned into some)."""
+        return None
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

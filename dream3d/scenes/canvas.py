@@ -21,6 +21,8 @@ class Canvas(Scene):
         lr: learning rate over the stage.
     """
 
+    solid = False
+
     def __init__(self, logits: Float[Tensor, "1 3 S S"], lr: Ramp) -> None:
         self._pixels = torch.nn.Parameter(logits)
         self._lr = lr

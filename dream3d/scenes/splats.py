@@ -20,6 +20,8 @@ from dream3d.scenes.splats_density import (
     exploration_noise,
     relocate,
 )
+from dream3d.scenes.splats_mesh import to_mesh
+from dream3d.scenes.surface import ColoredMesh
 from dream3d.schedules import Ramp, constant
 from renderers.splats import SplatData, render_splats
 from renderers.splats_sh import C0, rgb_to_sh
@@ -300,6 +302,21 @@ class Splats(Scene):
         )
         mean = self._statistics["gradient_sum"] / self._statistics["gradient_count"].clamp_min(1.0)
         return densify(self._raw(), mean, rules, generator)
+
+    def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:
+        """A closed mesh with vertex colours; see `dream3d.scenes.splats_mesh.to_mesh`."""
+        c = self.config
+        return to_mesh(
+            exportable(self.splats),
+            resolution,
+            max_faces,
+            antialias=c.antialias,
+            depth_at=c.depth_at,
+            backend=c.backend,
+        )
+
+    def to_splats(self) -> SplatData:
+        return self.splats.detach()
 
     def state(self) -> dict[str, Tensor]:
         values = {**self._parameters, **self._statistics}
