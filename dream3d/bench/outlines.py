@@ -4,7 +4,7 @@
 
 Per scene and loss: the cosine between the two vectors of directional derivatives, and the ratio of their lengths. The
 "weighted" loss is the mean of the image times smooth random weights; "squared" is the mean squared difference to a
-smooth random picture, whose derivative at an outline depends on how far into a pixel the outline reaches and is noisier.
+smooth random picture, whose derivative at an outline depends on how far into a pixel that reaches, and is noisier.
 """
 
 import json
