@@ -40,6 +40,8 @@ BACKENDS = (
     Backend("numba", "volume", ("torch", "numba"), ("cpu",)),
     Backend("torch", "mesh", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "mesh", ("torch", "numba"), ("cpu",)),
+    Backend("nvdiffrast", "mesh", ("torch", "nvdiffrast"), ("cuda",)),
+    Backend("pytorch3d", "mesh", ("torch", "pytorch3d"), ("cuda",)),
 )
 
 

@@ -1,6 +1,7 @@
 """Render triangle meshes: the nearest surface at every pixel, with smooth and differentiable outlines.
 
-A readable torch reference (any device, any float type) and a numba backend (CPU, float32) share one definition.
+A readable torch reference (any device, any float type) and a numba backend (CPU, float32) share one definition. On an
+NVIDIA GPU, nvdiffrast or PyTorch3D can find the triangle at every pixel; all else is torch there.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ __all__ = [
     "render_mesh",
 ]
 
-FASTEST = ("numba", "torch")
+FASTEST = ("numba", "nvdiffrast", "pytorch3d", "torch")
 
 Normals = Literal["none", "smooth", "face"]
 """Whether and how normals are rendered: interpolated between vertices, or one a face."""
@@ -190,7 +191,7 @@ def rasterize(
         vertices: in the world.
         faces: vertex indices; both sides are drawn.
         cameras: B views.
-        backend: "auto", "numba" (CPU, float32) or "torch".
+        backend: "auto", "numba" (CPU, float32), "torch", or "nvdiffrast" or "pytorch3d" (NVIDIA, not run there yet).
 
     Raises:
         ConfigError, NumericsError: see `check_mesh`; also views too large and backends that cannot run.
@@ -204,6 +205,10 @@ def _rasterize(vertices: Tensor, faces: Tensor, cameras: CameraBatch, name: str)
     cameras = cameras.to(vertices.device, vertices.dtype)
     if name == "numba":
         from renderers.mesh_numba import rasterize as run
+    elif name == "nvdiffrast":
+        from renderers.mesh_nvdiffrast import rasterize as run
+    elif name == "pytorch3d":
+        from renderers.mesh_pytorch3d import rasterize as run
     else:
         from renderers.mesh_torch import rasterize as run
     return run(vertices, faces, cameras)

@@ -17,6 +17,7 @@ SMALL = {
     "hash_grid": partial(kernel_cases.hash_grid, 100, 8),
     "march": partial(kernel_cases.march_rays, 10, 9),
     "composite": partial(kernel_cases.composite_rays, 10, 9),
+    "rasterize_interpolate": partial(kernel_cases.rasterize_interpolate, 1, 16),
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dream3d.bench.mesh_kernels import RASTERIZE_CASES, rasterize_interpolate
+from dream3d.bench.mesh_kernels import rasterize_interpolate
 from dream3d.bench.outlines import outline_gradients, outline_scenes
 from dream3d.cameras import orbit_cameras
 from renderers.mesh import MeshData, render_mesh
@@ -49,9 +49,7 @@ def test_growing_a_sphere_grows_its_picture(subdivisions):
     assert (grad * vertices).sum().item() == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch"])
-def test_the_benchmark_runs_what_it_says(backend):
-    for case in RASTERIZE_CASES:
-        run, faces = rasterize_interpolate(case, backend)
-        run()
-        assert faces == 5120
+def test_the_benchmark_times_the_same_work():
+    run = rasterize_interpolate(3, 64)
+    for ours, reference in zip(run("numba"), run("torch"), strict=True):
+        assert (ours - reference).norm() <= 1e-3 * reference.norm()

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dream3d.bench.mesh_kernels import rasterize_interpolate
 from dream3d.cameras import CameraBatch, orbit_cameras
 from renderers.hash_grid import encode, geometric_layout
 from renderers.splats import SplatData, render_splats
@@ -133,4 +134,7 @@ CONTESTS: tuple[Contest, ...] = (
     Contest("hash_grid", "200k/2^15", "torch", 5.0, partial(hash_grid, 200_000, 15)),
     Contest("march", "4096x96", "torch", 2.0, partial(march_rays, 4096, 96)),
     Contest("composite", "4096x96", "torch", 5.0, partial(composite_rays, 4096, 96)),
+    Contest(
+        "rasterize_interpolate", "5k/512", "torch", 8.0, partial(rasterize_interpolate, 4, 512)
+    ),
 )
