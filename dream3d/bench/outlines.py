@@ -51,6 +51,12 @@ def _moved(mesh: trimesh.Trimesh, x: float, y: float, z: float) -> trimesh.Trime
     return mesh
 
 
+def _together(parts: list[trimesh.Trimesh]) -> trimesh.Trimesh:
+    joined = trimesh.util.concatenate(parts)
+    assert isinstance(joined, trimesh.Trimesh)
+    return joined
+
+
 def outline_scenes() -> Iterator[tuple[str, trimesh.Trimesh]]:
     """Three spheres and three crowded scenes; nothing touches."""
     make, ball = trimesh.creation, trimesh.creation.icosphere
@@ -62,14 +68,14 @@ def outline_scenes() -> Iterator[tuple[str, trimesh.Trimesh]]:
         _moved(make.box((0.3, 0.5, 0.2)), -0.45, -0.1, 0.8),
         make.torus(0.85, 0.08, major_sections=96, minor_sections=24),
     ]
-    yield "occluders", trimesh.util.concatenate(parts)
+    yield "occluders", _together(parts)
     ring = make.torus(0.6, 0.25, major_sections=128, minor_sections=48)
     column = _moved(make.capsule(height=1.2, radius=0.15, count=[48, 48]), 0.0, 0.0, -0.6)
-    yield "ring and column", trimesh.util.concatenate([ring, column])
+    yield "ring and column", _together([ring, column])
     g = np.random.default_rng(0)
     sizes, places = g.uniform(0.1, 0.25, 14), g.uniform(-0.75, 0.75, (14, 3))
     balls = [_moved(ball(subdivisions=3, radius=r), *p) for r, p in zip(sizes, places, strict=True)]
-    yield "fourteen balls", trimesh.util.concatenate(balls)
+    yield "fourteen balls", _together(balls)
 
 
 def _waves(points: Float[Tensor, "V 3"], generator: torch.Generator) -> Float[Tensor, "V 3"]:
