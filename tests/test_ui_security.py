@@ -20,6 +20,7 @@ pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dre
 from ui_support import Answer, ask, serving, submit
 
 from dream3d.errors import ConfigError
+from dream3d.ui import security
 from dream3d.ui.security import MAX_BODY, MAX_UPLOAD, UPLOADS, Access, read_users
 
 SECRET = "a secret that nobody may read"
@@ -315,7 +316,8 @@ def basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
-def test_users_see_their_own_jobs_only(tmp_path: Path) -> None:
+def test_users_see_their_own_jobs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "SECONDS_AFTER_A_WRONG_PASSWORD", 0.01)
     ada, bob = basic("ada", "correct horse"), basic("bob", "battery staple")
     access = Access({"ada": "correct horse", "bob": "battery staple"}, frozenset())
     with serving(tmp_path / "app", access, start_jobs=False) as server:
