@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ def build_app(store: JobStore, access: Access) -> Guard:
     jobs = UserJobs(store, Tasks(store))
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> Any:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ended = threading.Event()
         thread = threading.Thread(target=_tend, args=(store, ended), daemon=True)
         thread.start()
@@ -88,7 +89,7 @@ def _with_lifespan(app: FastAPI, ours: Any) -> FastAPI:
     theirs = app.router.lifespan_context
 
     @asynccontextmanager
-    async def both(inner: FastAPI) -> Any:
+    async def both(inner: FastAPI) -> AsyncIterator[None]:
         async with theirs(inner), ours(inner):
             yield
 
