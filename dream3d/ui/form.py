@@ -94,7 +94,7 @@ def form_fields(config: RunConfig) -> dict[str, list[Field]]:
             names = [f.name for f in dataclasses.fields(Stage) if f.name not in STAGE_COMPONENTS]
             groups[group] = [_field(stage, name, name) for name in names]
             continue
-        part = config.prior if group == "prior" else getattr(stage, group)
+        part: Any = config.prior if group == "prior" else getattr(stage, group)
         if part is not None:
             names = [f.name for f in dataclasses.fields(part) if f.init]
             groups[group] = [_field(part, name, f"{group}.{name}") for name in names]

@@ -108,7 +108,8 @@ class Handlers:
 
 def user_of(request: gr.Request) -> str:
     """Who sent an event; "" where everybody may."""
-    return str(getattr(request.request.state, "user", "") or "")
+    state = getattr(request.request, "state", None)
+    return str(getattr(state, "user", "") or "")
 
 
 def read_form(chosen: Chosen, fields: list[Field], values: list[Any], user: str) -> JobRequest:
