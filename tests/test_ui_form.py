@@ -1,14 +1,17 @@
 """The form is the configuration: every setting of every part has a control, and what is not touched changes nothing."""
 
+import dataclasses
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from dream3d.config import load_config, preset_names
+from dream3d.config.build import COMPONENTS
 from dream3d.errors import ConfigError
-from dream3d.scenes.base import SCENES
 from dream3d.schedules import Ramp, constant
 from dream3d.ui.form import (
+    PARTS,
     Field,
     changed_settings,
     chosen_config,
@@ -20,8 +23,8 @@ from dream3d.ui.form import (
 from guidance.base import GUIDANCE
 
 
-def all_fields(preset: str, scene: str | None = None, guidance: str | None = None) -> list[Field]:
-    groups = form_fields(chosen_config(preset, scene, guidance))
+def all_fields(preset: str, **parts: str) -> list[Field]:
+    groups = form_fields(chosen_config(preset, parts))
     return [field for group in groups.values() for field in group]
 
 
@@ -63,35 +66,42 @@ def test_an_untouched_form_is_the_preset(preset: str) -> None:
     assert len({field.path for field in fields}) == len(fields)
 
 
-@pytest.mark.parametrize("guidance", GUIDANCE.names())
-def test_every_setting_of_every_guidance_can_be_changed(guidance: str) -> None:
-    every_setting_can_be_changed(all_fields("default", None, guidance), "guidance", guidance)
+def beside(kind: str, name: str) -> dict[str, str]:
+    """The part in the default preset, with another time where it wants one."""
+    for more in ({}, {"time": "flow"}):
+        with suppress(ConfigError):
+            chosen_config("default", {kind: name, **more})
+            return {kind: name, **more}
+    pytest.skip(f"{name} cannot do without being told something first")
 
 
-@pytest.mark.parametrize("scene", SCENES.names())
-def test_every_setting_of_every_scene_can_be_changed(scene: str) -> None:
-    every_setting_can_be_changed(all_fields("default", scene), "scene", scene)
-
-
-def every_setting_can_be_changed(fields: list[Field], group: str, name: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in PARTS for name in COMPONENTS[kind].names()]
+)
+def test_every_setting_of_every_part_can_be_changed(kind: str, name: str) -> None:
     """One at a time: the configuration takes it, and the form then shows it."""
-    assert any(field.path.startswith(f"{group}.") for field in fields) or name == "canvas"
+    parts = beside(kind, name)
+    fields = all_fields("default", **parts)
+    own = [field for field in fields if field.path.startswith(f"{kind}.")]
+    declared = {f.name for f in dataclasses.fields(COMPONENTS[kind][name]) if f.init}
+    assert {field.name for field in own} == declared
     for place, field in enumerate(fields):
-        value = another(field)
-        if value is None or not field.path.startswith(f"{group}."):
+        value = another(field) if field in own else None
+        if value is None:
             continue
         values = [f.value for f in fields]
         values[place] = value
         changed = changed_settings(fields, values)
         assert list(changed) == [field.path]
         try:
-            config = load_config("default", {group: name, **changed})
+            config = load_config("default", {**parts, **changed})
         except ConfigError as error:
             # Some settings only make sense together with another one; then the class says so.
-            assert field.path in str(error) or group in str(error)
+            assert field.name in str(error) or name in str(error)
             continue
-        shown = {f.path: f.value for g in form_fields(config).values() for f in g}
-        assert str(shown[field.path]) == str(value)
+        now = getattr(getattr(config.stages[0], kind), field.name)
+        assert (ramp_text(now) if field.kind == "ramp" else str(now)) == str(value)
 
 
 def test_fields_know_their_bounds_and_help() -> None:
@@ -140,6 +150,6 @@ def test_a_form_that_changed_meanwhile_is_refused() -> None:
 
 
 def test_another_part_starts_from_its_own_defaults() -> None:
-    config = chosen_config("default", "nerf", "ism")
+    config = chosen_config("default", {"scene": "nerf", "guidance": "ism"})
     assert part_name(config.stages[0].scene) == "nerf"
     assert config.stages[0].guidance == GUIDANCE["ism"]()

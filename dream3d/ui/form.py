@@ -6,6 +6,7 @@ Nothing about a setting is written here: name, type, default, bounds and help co
 import dataclasses
 import re
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from dream3d.setting_docs import Bounds, bounds, help_texts
 from systems.base import RunConfig, Stage
 
 Kind = Literal["switch", "whole", "number", "choice", "ramp", "list", "text"]
+PARTS = ("scene", "guidance", "time", "noise", "cameras", "background")
+"""What of a stage the form lets one choose."""
+
 GROUPS = ("guidance", "scene", "time", "noise", "cameras", "background", "prior", "stage")
 # These have a place of their own in the form.
 ELSEWHERE = frozenset({"stage.steps"})
@@ -65,19 +69,29 @@ class Field:
         return " ".join(part for part in parts if part)
 
 
-def chosen_config(preset: str, scene: str | None = None, guidance: str | None = None) -> RunConfig:
-    """A preset with another scene or guidance in it, at that part's defaults.
+def chosen_config(preset: str, parts: Mapping[str, str | None] | None = None) -> RunConfig:
+    """A preset with other parts in it, each at its own defaults.
+
+    Args:
+        preset: its name.
+        parts: names by kind, of `PARTS`; None keeps the preset's.
 
     Raises:
-        ConfigError: there is no such preset, scene or guidance.
+        ConfigError: there is no such preset or part, or the parts do not go together.
     """
-    overrides: dict[str, Any] = {}
     base = load_config(preset)
-    if scene and scene != part_name(base.stages[0].scene):
-        overrides["scene"] = scene
-    if guidance and guidance != part_name(base.stages[0].guidance):
-        overrides["guidance"] = guidance
+    overrides = other_parts(base, parts or {})
     return load_config(preset, overrides) if overrides else base
+
+
+def other_parts(base: RunConfig, parts: Mapping[str, str | None]) -> dict[str, Any]:
+    """Those of `parts` that are not `base`'s own already, as overrides."""
+    stage = base.stages[0]
+    return {
+        kind: name
+        for kind, name in parts.items()
+        if name and name != part_name(getattr(stage, kind))
+    }
 
 
 def part_name(part: Any) -> str:

@@ -1,6 +1,7 @@
 """What the form's events do: read the form, queue a job, tell how long it will take, fill the form from a past run."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,7 +10,15 @@ import gradio as gr
 from dream3d.config import load_config_file, preset_summary
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.jobs import JobRequest
-from dream3d.ui.form import Field, changed_settings, chosen_config, form_fields, part_name
+from dream3d.ui.form import (
+    PARTS,
+    Field,
+    changed_settings,
+    chosen_config,
+    form_fields,
+    other_parts,
+    part_name,
+)
 from dream3d.ui.history import Pace
 from dream3d.ui.jobs import UserJobs
 from systems.base import RunConfig
@@ -23,8 +32,7 @@ class Chosen(NamedTuple):
     preset: str
     seed: float | None
     steps: float | None
-    scene: str
-    guidance: str
+    parts: tuple[str, ...]
 
 
 SPEEDS = ("fast", "default", "balanced", "quality")
@@ -58,16 +66,14 @@ class Handlers:
         return gr.update(value=speed, visible=False)
 
     def choose_preset(self, preset: str) -> tuple[Any, ...]:
-        """Steps, scene and guidance of a preset, and no edits."""
-        stage = chosen_config(preset).stages[0]
-        return stage.steps, part_name(stage.scene), part_name(stage.guidance), {}
+        """Steps of a preset, no edits, and its parts."""
+        config = chosen_config(preset)
+        return config.stages[0].steps, {}, *parts_of(config)
 
-    def about(
-        self, preset: str, steps: float | None, scene: str | None, guidance: str | None
-    ) -> str:
+    def about(self, preset: str, steps: float | None, *parts: str) -> str:
         """What the preset is and how long the run is likely to take here."""
         try:
-            config = chosen_config(preset, scene, guidance)
+            config = chosen_config(preset, named(parts))
             seconds = self.pace.estimate(with_steps(config, steps))
         except Dream3DError as error:
             return problem(str(error))
@@ -81,16 +87,16 @@ class Handlers:
     def load(self, request: gr.Request) -> tuple[Any, ...]:
         """The form as it is at first, or as a past run had it when the address says `?from=ID`."""
         origin = str(request.query_params.get("from", ""))
-        nothing = (gr.skip(),) * 9
+        nothing = (gr.skip(),) * (7 + len(PARTS))
         if not origin:
             return nothing
         try:
             job = self.jobs.get(origin, user_of(request))
             config = load_config_file(self.jobs.store.directory(origin) / "config.yaml")
+            parts = parts_of(config)
+            changed = edits(config, chosen_config(job.request.preset, named(parts)))
         except Dream3DError:
             return nothing
-        stage = config.stages[0]
-        scene, guidance = part_name(stage.scene), part_name(stage.guidance)
         preset = job.request.preset
         speed = preset if preset in SPEEDS else "other"
         return (
@@ -99,11 +105,20 @@ class Handlers:
             speed,
             gr.update(value=preset, visible=speed == "other"),
             config.seed,
-            stage.steps,
-            scene,
-            guidance,
-            edits(config, chosen_config(preset, scene, guidance)),
+            config.stages[0].steps,
+            changed,
+            *parts,
         )
+
+
+def parts_of(config: RunConfig) -> tuple[str, ...]:
+    """Names of the first stage's parts, in the order of `PARTS`."""
+    return tuple(part_name(getattr(config.stages[0], kind)) for kind in PARTS)
+
+
+def named(parts: Sequence[str]) -> dict[str, str | None]:
+    """Parts by kind, from their names in the order of `PARTS`."""
+    return dict(zip(PARTS, parts, strict=False))
 
 
 def user_of(request: gr.Request) -> str:
@@ -118,15 +133,11 @@ def read_form(chosen: Chosen, fields: list[Field], values: list[Any], user: str)
     Raises:
         ConfigError, PromptError: something in it cannot be used; the message says what.
     """
-    stage = chosen_config(chosen.preset).stages[0]
-    overrides: dict[str, Any] = {}
-    if chosen.scene != part_name(stage.scene):
-        overrides["scene"] = chosen.scene
-    if chosen.guidance != part_name(stage.guidance):
-        overrides["guidance"] = chosen.guidance
+    base = chosen_config(chosen.preset)
+    overrides = other_parts(base, named(chosen.parts))
     if chosen.steps is None or int(chosen.steps) < 1:
         raise ConfigError("steps is empty; give a whole number of at least 1")
-    if int(chosen.steps) != stage.steps:
+    if int(chosen.steps) != base.stages[0].steps:
         overrides["steps"] = int(chosen.steps)
     overrides |= changed_settings(fields, values)
     return JobRequest(

@@ -11,13 +11,13 @@ import gradio as gr
 
 import dream3d
 from dream3d.catalogue import entries
+from dream3d.config.build import COMPONENTS
 from dream3d.errors import Dream3DError
 from dream3d.jobs import MAX_PROMPT
-from dream3d.ui.form import RAMP_HELP, Field, chosen_config, form_fields, part_name
-from dream3d.ui.handlers import Chosen, Handlers
+from dream3d.ui.form import PARTS, RAMP_HELP, Field, chosen_config, form_fields, part_name
+from dream3d.ui.handlers import SPEEDS, Chosen, Handlers, named
 from dream3d.ui.jobs import UserJobs
 
-SPEEDS = ("fast", "default", "balanced", "quality")
 OTHER = "other"
 MAX_SEED = 2**53 - 1
 GROUP_TITLES = {
@@ -87,12 +87,10 @@ def _form(page: gr.Blocks, handlers: Handlers) -> None:
         visible=False,
         elem_id="dream-preset",
     )
-    about = gr.HTML(
-        handlers.about("default", None, None, None), padding=False, apply_default_css=False
-    )
+    about = gr.HTML(handlers.about("default", None), padding=False, apply_default_css=False)
     with gr.Row():
         steps = gr.Number(
-            _config("default").stages[0].steps,
+            chosen_config("default").stages[0].steps,
             label="Steps",
             precision=0,
             minimum=1,
@@ -120,18 +118,16 @@ def _form(page: gr.Blocks, handlers: Handlers) -> None:
         interactive=True,
         elem_id="dream-negative",
     )
-    with gr.Row():
-        scene = _parts("scenes", "scene", "Representation")
-        guidance = _parts("guidance", "guidance", "Guidance")
+    parts = _parts()
     edited = gr.State({})
 
-    @gr.render(inputs=[preset, scene, guidance, edited], show_progress="hidden")
-    def settings(of_preset: str, of_scene: str, of_guidance: str, edits: dict[str, Any]) -> None:
-        fields, controls = _settings(of_preset, of_scene, of_guidance, edits)
-        main = [prompt, negative, preset, seed, steps, scene, guidance]
+    @gr.render(inputs=[preset, edited, *parts], show_progress="hidden")
+    def settings(of_preset: str, edits: dict[str, Any], *names: str) -> None:
+        fields, controls = _settings(of_preset, named(names), edits)
+        main = [prompt, negative, preset, seed, steps, *parts]
 
         def submit(request: gr.Request, *values: Any) -> tuple[str, str]:
-            chosen = Chosen(*values[: len(main)])
+            chosen = Chosen(*values[:5], parts=values[5 : len(main)])
             return handlers.submit(chosen, fields, list(values[len(main) :]), request)
 
         gr.on(
@@ -150,46 +146,55 @@ def _form(page: gr.Blocks, handlers: Handlers) -> None:
         "api_visibility": "private",
     }
     # Only what a person does resets the rest; a form filled from a past run stays as it was filled.
-    chosen_by_preset = [steps, scene, guidance, edited]
+    chosen_by_preset = [steps, edited, *parts]
     speed.input(handlers.choose_speed, speed, [preset], **quiet).then(
         handlers.choose_preset, preset, chosen_by_preset, **quiet
     )
     preset.input(handlers.choose_preset, preset, chosen_by_preset, **quiet)
     gr.on(
-        [preset.change, steps.change, scene.change, guidance.change],
+        [preset.change, steps.change, *(part.change for part in parts)],
         handlers.about,
-        [preset, steps, scene, guidance],
+        [preset, steps, *parts],
         about,
         **quiet,
     )
-    everything = [prompt, negative, speed, preset, seed, steps, scene, guidance, edited]
+    everything = [prompt, negative, speed, preset, seed, steps, edited, *parts]
     page.load(handlers.load, None, everything, **quiet)
 
 
-def _config(preset: str) -> Any:
-    return chosen_config(preset)
+def _parts() -> list[gr.Dropdown]:
+    """A choice for every part of a stage, in the order of `PARTS`; the two that matter most in sight."""
+    with gr.Row():
+        first = [_part(kind) for kind in PARTS[:2]]
+    with gr.Accordion("Other parts", open=False), gr.Row():
+        return first + [_part(kind) for kind in PARTS[2:]]
 
 
-def _parts(kind: str, group: str, label: str) -> gr.Dropdown:
-    usual = part_name(getattr(_config("default").stages[0], group))
-    names = [entry["name"] for entry in entries(kind)]
-    return gr.Dropdown(names, value=usual, label=label, interactive=True, elem_id=f"dream-{group}")
+def _part(kind: str) -> gr.Dropdown:
+    return gr.Dropdown(
+        COMPONENTS[kind].names(),
+        value=part_name(getattr(chosen_config("default").stages[0], kind)),
+        label=GROUP_TITLES[kind],
+        interactive=True,
+        min_width=140,
+        elem_id=f"dream-{kind}",
+    )
 
 
 def _settings(
-    preset: str, scene: str, guidance: str, edited: dict[str, Any]
+    preset: str, parts: dict[str, str | None], edited: dict[str, Any]
 ) -> tuple[list[Field], list[Any]]:
     """A control for every setting of what is chosen; closed until somebody wants them."""
     try:
-        config = chosen_config(preset, scene, guidance)
-    except Dream3DError as error:
-        gr.Markdown(html.escape(str(error)))
+        config = chosen_config(preset, parts)
+    except Dream3DError:
+        # What does not go together is said where the preset is described.
         return [], []
     fields: list[Field] = []
     controls: list[Any] = []
     for group, members in form_fields(config).items():
         title = GROUP_TITLES[group]
-        part = {"guidance": guidance, "scene": scene}.get(group)
+        part = parts.get(group)
         with gr.Accordion(f"{title}: {part}" if part else title, open=False):
             if part and group == "guidance":
                 gr.HTML(_origin(part), padding=False, apply_default_css=False)
