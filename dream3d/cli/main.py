@@ -28,6 +28,8 @@ COMMANDS = {
     "prior train": ("dream3d.cli.prior", "train the embedded prior"),
     "prior sample": ("dream3d.cli.prior", "draw pictures from a prior"),
     "prior evaluate": ("dream3d.cli.prior", "measure the embedded prior"),
+    "models list": ("dream3d.cli.models", "text-to-image models by role, licence and size"),
+    "models check": ("dream3d.cli.models", "ask the hub which of them can be had"),
     "world show": ("dream3d.cli.world", "draw the procedural world's categories"),
 }
 

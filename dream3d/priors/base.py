@@ -5,6 +5,7 @@ point. It knows nothing of scenes, optimisers or training steps.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,8 @@ class Prior(ABC):
     accepts_cameras: bool = False
     """Whether a Condition may carry cameras (and, with them, several views per object)."""
     device: torch.device = torch.device("cpu")
+    origin: Mapping[str, str] = {}
+    """Model, revision and licence of downloaded or local weights, for the record of a run and its assets."""
 
     @abstractmethod
     def check_prompt(self, prompt: str) -> None:

@@ -48,6 +48,7 @@ class DiffusersPrior(Prior):
                 f"supported; supported are discrete schedules that predict {', '.join(KINDS)}"
             )
         self.components = components
+        self.network = components.unet
         self.device = device
         self.autocast = autocast
         self.kind: PredictionKind = kind
