@@ -22,6 +22,7 @@ from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
 from dream3d.scenes.base import Scene
+from dream3d.scenes.splats import Splats
 from dream3d.train import StepReport, TrainState, make_optimizer, train_stage
 from systems.base import RunConfig, Stage, fingerprint
 
@@ -120,6 +121,8 @@ def _start(
     state = TrainState(0, optimizer, generator, config.seed, companion)
     if found is not None:
         restore_optimizer(optimizer, found.optimizer)
+        if isinstance(scene, Splats):
+            scene.keep_within_budget(optimizer)
         if companion is not None:
             restore_parameters(companion.companion, found.companion)
             restore_optimizer(companion.optimizer, found.companion_optimizer)
@@ -145,6 +148,7 @@ def run_system(
     resume: bool = False,
     should_stop: Callable[[], bool] | None = None,
     prior: Prior | None = None,
+    identity: str | None = None,
 ) -> RunResult:
     """Optimise every stage of `config`; checkpoints go to `run_directory`/checkpoints.
 
@@ -155,6 +159,8 @@ def run_system(
         resume: go on from the newest usable checkpoint; without any file there, start from the beginning.
         should_stop: asked after every step; True stops the run with a checkpoint.
         prior: an already loaded one to use instead of `config.prior`, for many runs in one process.
+        identity: fingerprint the checkpoints carry; None is that of `config`. A run that memory forced to reduce its
+            settings keeps the one it began with.
 
     Raises:
         PromptError, ModelError, ConfigError, CheckpointError, OutputError, NumericsError: see `dream3d.errors`.
@@ -162,7 +168,7 @@ def run_system(
     began = time.perf_counter()
     phases = Phases()
     device = resolve_device(config.device)
-    store = CheckpointStore(run_directory / "checkpoints", fingerprint(config))
+    store = CheckpointStore(run_directory / "checkpoints", identity or fingerprint(config))
     found = store.load_newest() if resume else None
     with phases("load"):
         prior = config.prior.load(device) if prior is None else prior

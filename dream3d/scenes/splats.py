@@ -303,6 +303,15 @@ class Splats(Scene):
         mean = self._statistics["gradient_sum"] / self._statistics["gradient_count"].clamp_min(1.0)
         return densify(self._raw(), mean, rules, generator)
 
+    def keep_within_budget(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop the faintest splats beyond `max_count`: a resumed run may have had to lower it."""
+        if len(self) <= self.config.max_count:
+            return
+        kept = self._parameters["opacities"].detach().topk(self.config.max_count).indices
+        kept = kept.sort().values
+        values = {name: value[kept] for name, value in self._raw().items()}
+        self._apply(optimizer, Edit(values, kept))
+
     def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:
         """A closed mesh with vertex colours; see `dream3d.scenes.splats_mesh.to_mesh`."""
         c = self.config
