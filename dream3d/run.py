@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import torch
 
+from dream3d.bootstrap import BootstrapTrainer
 from dream3d.checkpoint import (
     Checkpoint,
     CheckpointStore,
     optimizer_tensors,
     restore_optimizer,
 )
-from dream3d.companion import CompanionTrainer, restore_parameters
+from dream3d.companion import CompanionPair, CompanionTrainer, restore_parameters
 from dream3d.compatibility import check_run
 from dream3d.errors import Cancelled, ConfigError
 from dream3d.phases import Phases
@@ -101,7 +102,11 @@ def make_companion(stage: Stage, prior: Prior, seed: int) -> CompanionTrainer | 
     settings = stage.guidance.companion_settings()
     if settings is None:
         return None
-    return CompanionTrainer(prior.companion(settings.rank, seed), prior.schedule, settings)
+    companion = prior.companion(settings.rank, seed)
+    if settings.augment is None:
+        return CompanionTrainer(companion, prior.schedule, settings)
+    pair = CompanionPair(companion, prior.companion(settings.rank, seed + 1, "dreamer"))
+    return BootstrapTrainer(prior, pair, settings)
 
 
 def _start(

@@ -110,12 +110,13 @@ class Prior(ABC):
         """Whether `companion` makes one."""
         return type(self).companion is not Prior.companion
 
-    def companion(self, rank: int, seed: int) -> "Companion":
+    def companion(self, rank: int, seed: int, name: str = "companion") -> "Companion":
         """A new trainable twin (see `dream3d.companion`).
 
         Args:
             rank: of its low-rank update, where it has one.
             seed: of its random start.
+            name: twins of different names live side by side; one of the same name is replaced.
 
         Raises:
             ConfigError: this kind of prior has none.

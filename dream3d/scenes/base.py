@@ -84,5 +84,13 @@ class SceneConfig(ABC):
     def create(self, generator: torch.Generator, device: torch.device) -> Scene:
         """A freshly initialised scene."""
 
+    @classmethod
+    def tiny(cls) -> "SceneConfig":
+        """The smallest settings that still are this representation, for tests that run over all scenes.
+
+        A render of 16 pixels should take some ten milliseconds; a scene whose defaults are larger overrides this.
+        """
+        return cls()
+
 
 SCENES: Registry[SceneConfig] = Registry("scene", "dream3d.scenes")

@@ -131,6 +131,10 @@ class SplatsConfig(SceneConfig):
                     f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
                 )
 
+    @classmethod
+    def tiny(cls) -> "SplatsConfig":
+        return cls(count=150, max_count=180, init_opacity=0.9, init_scale=1.5)
+
     def create(self, generator: torch.Generator, device: torch.device) -> "Splats":
         """A cloud of identical round splats with random orientations."""
         n = self.count

@@ -29,27 +29,26 @@ class LoraCompanion(Companion):
     """See the module.
 
     Args:
-        prior: whose U-Net gets the updates; a companion made earlier for it is replaced.
+        prior: whose U-Net gets the updates; a companion of the same name made earlier for it is replaced.
         rank: of every update.
         seed: of the updates' random factors.
+        name: of the adapter; companions of different names live side by side.
     """
 
-    def __init__(self, prior: DiffusersPrior, rank: int, seed: int) -> None:
-        self.prior = prior
+    def __init__(self, prior: DiffusersPrior, rank: int, seed: int, name: str = ADAPTER) -> None:
+        self.prior, self.name = prior, name
         self.unet = prior.components.unet
-        if ADAPTER in getattr(self.unet, "peft_config", {}):
-            self.unet.delete_adapters(ADAPTER)
+        if name in getattr(self.unet, "peft_config", {}):
+            self.unet.delete_adapters(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.unet.add_adapter(
-                LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), ADAPTER
+                LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), name
             )
             self.camera = None if prior.accepts_cameras else _camera_embedding(self.unet)
         if self.camera is not None:
             self.camera.to(prior.device)
-        self._parameters = {
-            name: p for name, p in self.unet.named_parameters() if f".{ADAPTER}." in name
-        }
+        self._parameters = {key: p for key, p in self.unet.named_parameters() if f".{name}." in key}
         if self.camera is not None:
             self._parameters |= {f"camera.{n}": p for n, p in self.camera.named_parameters()}
         self._switch_off()
@@ -74,6 +73,7 @@ class LoraCompanion(Companion):
             hook = self.unet.time_embedding.register_forward_hook(
                 lambda module, inputs, output: output + embedding.to(output.dtype)
             )
+        self.unet.set_adapter(self.name)
         self.unet.enable_adapters()
         try:
             yield
