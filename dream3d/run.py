@@ -135,6 +135,17 @@ def _start(
     return stage, scene, state
 
 
+def next_scene(
+    stage: Stage, scene: Scene, generator: torch.Generator, device: torch.device
+) -> Scene:
+    """What a stage after the first optimises: the scene before it, that converted, or a new one."""
+    if stage.scene is None:
+        return scene
+    if stage.start == "previous":
+        return stage.scene.convert(scene, generator, device)
+    return stage.scene.create(generator, device)
+
+
 def companion_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     """What a checkpoint keeps of the companion."""
     trainer = state.companion
@@ -232,8 +243,8 @@ def run_system(
                     break
                 index += 1
                 following = config.stages[index]
-                if following.scene is not None:
-                    scene = following.scene.create(state.generator, device)
+                with phases("convert"):
+                    scene = next_scene(following, scene, state.generator, device)
                 optimizer = make_optimizer(scene, following.betas)
                 companion = make_companion(following, prior, config.seed)
                 state = TrainState(0, optimizer, state.generator, config.seed, companion)

@@ -12,6 +12,7 @@ from dream3d.cameras import CameraBatch
 from dream3d.errors import CheckpointError, ConfigError
 from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.conversions.mesh_splats import mesh_to_splats
 from dream3d.scenes.splats_density import (
     AdaptiveRules,
     Edit,
@@ -159,6 +160,23 @@ class SplatsConfig(SceneConfig):
         }
         if self.sh_degree > 0:
             raw["colors_rest"] = torch.zeros(n, (self.sh_degree + 1) ** 2 - 1, 3)
+        return Splats(self, {name: value.to(device) for name, value in raw.items()})
+
+    def convert(
+        self, previous: Scene, generator: torch.Generator, device: torch.device
+    ) -> "Splats":
+        """`count` thin splats on the surface of the scene before."""
+        made = mesh_to_splats(previous.to_mesh(), self.count, generator)
+        assert made.sh is not None
+        raw = {
+            "means": made.means,
+            "log_scales": made.log_scales,
+            "quaternions": made.quaternions,
+            "opacities": made.opacity_logits,
+            "colors": made.sh,
+        }
+        if self.sh_degree > 0:
+            raw["colors_rest"] = torch.zeros(self.count, (self.sh_degree + 1) ** 2 - 1, 3)
         return Splats(self, {name: value.to(device) for name, value in raw.items()})
 
 
