@@ -31,14 +31,14 @@ def main() -> int:
             return 2
         from dream3d.errors import Dream3DError
         from dream3d.files import make_directory
-        from dream3d.ui.jobs import Jobs
+        from dream3d.jobs import JobStore
 
         try:
             make_directory(arguments.root)
         except Dream3DError as error:
             print(f"app.py: {error}", file=sys.stderr)
             return 2
-        page = build_page(Jobs(arguments.root))
+        page = build_page(JobStore(arguments.root))
         page.queue(max_size=16).launch(server_port=arguments.port, **launch_options(arguments.root))
     return 0
 

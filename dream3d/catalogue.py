@@ -1,17 +1,18 @@
 """What a configuration can choose from, described from the code: name, one line, settings with type and default."""
 
 import dataclasses
-import importlib
 import inspect
 import itertools
-import pkgutil
 import typing
 from typing import Any
 
 from dream3d.config import load_config, preset_names, preset_summary
 from dream3d.config.build import COMPONENTS, type_name
+from dream3d.config.layers import system_names
 from dream3d.errors import ConfigError
+from dream3d.export.formats.base import FORMATS
 from dream3d.schedules import Ramp, constant
+from dream3d.setting_docs import bounds, help_texts, usual_settings
 from guidance.base import Guidance
 from renderers.backends import BACKENDS, Backend
 
@@ -37,11 +38,13 @@ def entries(kind: str) -> list[dict[str, Any]]:
     if kind == "renderers":
         return sorted(map(_backend, BACKENDS), key=lambda entry: entry["name"])
     if kind == "systems":
-        return _modules("systems")
+        return [_preset(name) for name in system_names()]
+    if kind == "formats":
+        return [_format(name) for name in FORMATS.names()]
     if kind in _REGISTRIES:
         registry = COMPONENTS[_REGISTRIES[kind]]
         return [_component(name, registry[name]) for name in registry.names()]
-    known = ["presets", *_REGISTRIES, "renderers", "systems"]
+    known = ["presets", *_REGISTRIES, "renderers", "systems", "formats"]
     raise ConfigError(f"cannot list '{kind}'; choose one of {', '.join(known)}")
 
 
@@ -83,14 +86,12 @@ def _backend(backend: Backend) -> dict[str, Any]:
     }
 
 
-def _modules(package: str) -> list[dict[str, Any]]:
-    """The public modules of a package by the first line of their documentation."""
-    found = []
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if not module.name.startswith("_") and module.name != "base":
-            loaded = importlib.import_module(f"{package}.{module.name}")
-            found.append({"name": module.name, "summary": _first_line(loaded)})
-    return sorted(found, key=lambda entry: entry["name"])
+def _format(name: str) -> dict[str, Any]:
+    cls = FORMATS[name]
+    told = ("holds", "file_name", "media_type", "opens_in", "frame", "color")
+    remedy = cls.missing()
+    entry = {"name": name, "summary": _first_line(cls), **{key: getattr(cls, key) for key in told}}
+    return {**entry, "available": remedy is None, "remedy": remedy}
 
 
 def _first_line(documented: Any) -> str:
@@ -99,8 +100,16 @@ def _first_line(documented: Any) -> str:
 
 def _settings(cls: type) -> list[dict[str, Any]]:
     hints = typing.get_type_hints(cls)
+    texts = help_texts(cls)
+    usual = usual_settings(cls)
     return [
-        {"name": field.name, "type": type_name(hints[field.name]), "default": _default(field)}
+        {
+            "name": field.name,
+            "type": type_name(hints[field.name]),
+            "default": _default(field),
+            "allowed": bounds(usual, field.name).text() if usual is not None else "",
+            "help": texts.get(field.name, ""),
+        }
         for field in dataclasses.fields(cls)
     ]
 
@@ -112,8 +121,15 @@ def _default(field: dataclasses.Field) -> Any:
         value = field.default
     elif field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
+    return _as_json(value)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
     if isinstance(value, Ramp):
         return value.initial if value == constant(value.initial) else dataclasses.asdict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return list(value) if isinstance(value, tuple) else value
+        name = getattr(type(value), "registered_name", None)
+        return {**({"name": name} if name else {}), **dataclasses.asdict(value)}
+    return value

@@ -36,5 +36,9 @@ class NumericsError(Dream3DError):
     """The optimisation produced values that are not finite."""
 
 
+class BackendError(Dream3DError):
+    """A package or program that was asked for is missing, or does not work on this machine."""
+
+
 class Cancelled(Dream3DError):
     """The run was asked to stop; what it had made is on disk."""

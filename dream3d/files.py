@@ -119,14 +119,19 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line, in a single write.
+    """Append one line, in a single write; a line that a crash cut short is closed first.
 
     Raises:
         OutputError: the disk is full or the file not writable.
     """
+    data = line.encode("utf-8") + b"\n"
     with writing(path):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(handle, line.encode("utf-8") + b"\n")
+            size = os.fstat(handle).st_size
+            if size:
+                os.lseek(handle, size - 1, os.SEEK_SET)
+                data = data if os.read(handle, 1) == b"\n" else b"\n" + data
+            os.write(handle, data)
         finally:
             os.close(handle)

@@ -16,20 +16,27 @@ from typing import Any
 import torch
 
 import dream3d
+from dream3d.compatibility import check_run
 from dream3d.config import config_to_yaml, load_config_file
 from dream3d.errors import Cancelled, Dream3DError
 from dream3d.export.assets import export_all
 from dream3d.export.pictures import write_preview
+from dream3d.export.run import about_run
 from dream3d.kernels import compilation_seconds
+from dream3d.memory import Reductions, is_out_of_memory
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
-from dream3d.run import resolve_device, run_system
+from dream3d.run import RunResult, resolve_device, run_system
 from dream3d.run_directory import RunDirectory
 from dream3d.scenes.base import Scene
 from dream3d.train import StepReport
-from systems.base import RunConfig
+from systems.base import RunConfig, fingerprint
 
 LIVE_PREVIEW_SIZE = 96
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""Told of what happens between steps: "stopping" when a run that was asked to stop has saved checkpoint and preview and
+goes on to export what there is; "out-of-memory" when something was halved and the run goes on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,11 @@ class _Recorder:
         self.phases = phases
         self.on_step = on_step
         self.began = began
+        self.step = 0
         self.first_preview_seconds: float | None = None
 
     def __call__(self, report: StepReport) -> None:
+        self.step = report.step
         if not self.fresh:
             self.run.drop_metrics_from(report.stage, report.step)
             self.fresh = True
@@ -132,6 +141,7 @@ def generate_run(
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     began: float | None = None,
+    on_event: OnEvent | None = None,
 ) -> GenerationResult:
     """Run `config` in a new directory. A prompt or a prior that cannot be used is refused before anything is written.
 
@@ -141,6 +151,7 @@ def generate_run(
         on_step: told after every step; may raise `Cancelled`.
         should_stop: asked after every step; True stops with a checkpoint and exports of what there is.
         began: `time.perf_counter()` when the command began; what it spent on imports is counted as such.
+        on_event: see `OnEvent`.
 
     Raises:
         Dream3DError: see `dream3d.errors`.
@@ -155,15 +166,17 @@ def generate_run(
         for prompt in (config.prompt, config.negative_prompt):
             if prompt or prompt is config.prompt:
                 prior.check_prompt(prompt)
+        check_run(config, prior)
     run = RunDirectory.create(config.prompt, config_to_yaml(config), out)
     with run.locked():
-        return _work(config, run, phases, began, on_step, should_stop, prior)
+        return _work(config, run, phases, began, on_step, should_stop, prior, on_event)
 
 
 def resume_run(
     path: Path,
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_event: OnEvent | None = None,
 ) -> GenerationResult:
     """Go on with the run in `path` until it is done; a run that is done already is returned as it is.
 
@@ -178,7 +191,7 @@ def resume_run(
         if record.get("status") == "done":
             return _result(run, record)
         began = time.perf_counter()
-        return _work(config, run, Phases(), began, on_step, should_stop, None)
+        return _work(config, run, Phases(), began, on_step, should_stop, None, on_event)
 
 
 def _work(
@@ -189,6 +202,7 @@ def _work(
     on_step: Callable[[StepReport], None] | None,
     should_stop: Callable[[], bool] | None,
     prior: Prior | None,
+    on_event: OnEvent | None,
 ) -> GenerationResult:
     """Optimise, export, and keep `result.json` true at every moment. Without a `prior` the run is resumed."""
     resume = prior is None
@@ -206,6 +220,7 @@ def _work(
         "peak_memory_megabytes": None,
         "phases": {},
         "versions": versions(),
+        "prior": before.get("prior", {}) if prior is None else dict(prior.origin),
         "warnings": [],
         "error": None,
     }
@@ -223,16 +238,23 @@ def _work(
         return run.write_record(record)
 
     try:
-        made = run_system(config, run.path, recorder, resume, should_stop, prior)
+        made = _optimise(config, run, recorder, resume, should_stop, prior, record, on_event)
         record["steps"]["done"] = made.steps
-        problems = export_all(made.scene, run.path, phases)
+        stopped = made.status == "cancelled"
+        if stopped:
+            # Whoever stopped it may not wait for the exports: what takes no time is on the disk first.
+            with suppress(Dream3DError), phases("preview"):
+                write_preview(made.scene, run.path / "preview.png")
+            close("cancelled")
+            if on_event is not None:
+                on_event("stopping", {"steps": made.steps})
+        problems = export_all(made.scene, run.path, phases, about_run(config))
         for name, spent_in in made.phases.items():
             phases.seconds[name] = phases.seconds.get(name, 0.0) + spent_in
         record["phases"] = {name: round(value, 3) for name, value in phases.seconds.items()}
-        stopped = made.status == "cancelled"
         if problems and not stopped:
             raise problems[0]
-        record["warnings"] = [str(problem) for problem in problems]
+        record["warnings"] += [str(problem) for problem in problems]
         written = close("cancelled" if stopped else "done")
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | Cancelled)
@@ -242,6 +264,41 @@ def _work(
             close("cancelled" if stopped else "failed")
         raise
     return _result(run, written, made.scene)
+
+
+def _optimise(
+    config: RunConfig,
+    run: RunDirectory,
+    recorder: _Recorder,
+    resume: bool,
+    should_stop: Callable[[], bool] | None,
+    prior: Prior | None,
+    record: dict[str, Any],
+    on_event: OnEvent | None,
+) -> RunResult:
+    """Run the system; where memory does not suffice, halve something and go on from the last checkpoint.
+
+    Raises:
+        MemoryShort: nothing is left to halve.
+    """
+    reductions = Reductions(run.path)
+    identity = fingerprint(config)
+    while True:
+        try:
+            settings = reductions.apply(config)
+            return run_system(
+                settings, run.path, recorder, resume, should_stop, prior, identity=identity
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = error.with_traceback(None)  # its frames hold the tensors that are in the way
+        lowered = "; ".join(map(str, reductions.step_down(config, reason)))
+        message = f"out of memory at step {recorder.step}; went on with {lowered}"
+        record["warnings"].append(message)
+        if on_event is not None:
+            on_event("out-of-memory", {"message": message, "step": recorder.step})
+        recorder.fresh, resume = False, True
 
 
 def _result(

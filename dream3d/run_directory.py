@@ -123,6 +123,11 @@ class RunDirectory:
             if (self.path / name).is_file()
         }
 
+    def newest_checkpoint(self) -> str:
+        """File name of the newest checkpoint, whole or damaged; empty without one. Later ones compare greater."""
+        found = (self.path / "checkpoints").glob("stage-*.safetensors")
+        return max((path.name for path in found), default="")
+
     def read_record(self) -> dict[str, Any]:
         """The contents of `result.json`; empty when there is none yet.
 

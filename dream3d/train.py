@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.cameras import CameraBatch
 from dream3d.companion import CompanionTrainer
 from dream3d.errors import NumericsError
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
 from dream3d.scenes.base import Scene
-from guidance.base import Views, gradient_as_loss
+from dream3d.surface_noise import Seen
+from guidance.base import Sides, Views, gradient_as_loss
+from guidance.clips import clip_entries, clip_norm, clip_pixels
 from systems.base import Stage
 
 PATIENCE = 10
@@ -76,34 +77,62 @@ def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam
 
 def probe(
     stage: Stage,
-    prior: Prior,
     prompts: Prompts,
     z: Float[Tensor, "B C H W"],
-    cameras: CameraBatch,
+    seen: Seen,
     state: TrainState,
 ) -> Views:
-    """Where and with which words the prior is asked about the latents `z` of this step's views."""
-    progress = state.step / stage.steps
+    """Where and with which words the prior is asked about the latents `z` of this step's views.
+
+    `seen.cameras` and `state.generator` are on the host: words and times are chosen there, without waiting for a GPU.
+    """
+    progress, cameras = state.step / stage.steps, seen.cameras
     joint = stage.conditioning == "multiview"
     # Views that are denoised jointly are one noisy sample, so they share one noise level.
     t = stage.time(1 if joint else stage.views, progress, state.generator).expand(stage.views)
     shape = (z.shape[0], z.shape[1], z.shape[2], z.shape[3])
-    noise = stage.noise(shape, progress, state.seed, state.generator)
-    condition, empty, negative = prompts.conditions(cameras, stage.conditioning, stage.view_words)
+    noise = stage.noise(shape, progress, state.seed, state.generator, seen)
+    condition, empty, negative = prompts.conditions(
+        cameras, stage.conditioning, stage.view_words, stage.view_prompts
+    )
     views = Views(z.detach(), t.to(z), noise.to(z), condition, empty, negative, progress)
+    views = replace(views, guider=stage.guider, known_t=t)
+    if stage.view_words and stage.view_prompts == "perp-neg":
+        views = replace(views, sides=Sides(*prompts.sides(cameras, stage.conditioning)))
     if state.companion is None:
         return views
     plain = prompts.plain(cameras, stage.conditioning)
     return replace(views, companion=state.companion.companion, plain=plain)
 
 
-def clip_pixels(grad: Float[Tensor, "B H W C"], largest: float) -> Float[Tensor, "B H W C"]:
-    """Shorten each pixel's gradient so that no channel exceeds `largest`; its direction is kept."""
-    strongest = grad.abs().amax(dim=-1, keepdim=True)
-    return grad * (largest / strongest.clamp(min=largest))
+def read_out(
+    scalars: dict[str, float | Tensor], optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, float], list[str]]:
+    """A step's numbers, and the names of the parameters whose gradient is not finite.
+
+    Everything crosses from the device to the host at once: the only moment of a step at which the host waits.
+    """
+    names, finite = [], []
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                names.append(group["name"])
+                finite.append(torch.isfinite(p.grad).all())
+    on_device = {name: x for name, x in scalars.items() if isinstance(x, Tensor)}
+    parts = [*on_device.values(), *finite]
+    if not parts:
+        return {name: float(x) for name, x in scalars.items()}, []
+    device = parts[-1].device
+    read = torch.stack([x.detach().to(device, torch.float64).reshape(()) for x in parts]).tolist()
+    numbers = {**scalars, **dict(zip(on_device, read, strict=False))}
+    flags = read[len(on_device) :]
+    broken = [name for name, flag in zip(names, flags, strict=True) if not flag]
+    return {name: float(x) for name, x in numbers.items()}, broken
 
 
-def update(scene: Scene, stage: Stage, state: TrainState, phases: Phases) -> None:
+def update(
+    scene: Scene, stage: Stage, state: TrainState, broken: list[str], phases: Phases
+) -> None:
     """Apply this step's gradients and the scene's density control, unless a gradient is not finite.
 
     Raises:
@@ -111,12 +140,6 @@ def update(scene: Scene, stage: Stage, state: TrainState, phases: Phases) -> Non
     """
     progress = (state.step + 1) / stage.steps
     rates = scene.learning_rates(progress)
-    broken = [
-        group["name"]
-        for group in state.optimizer.param_groups
-        for p in group["params"]
-        if p.grad is not None and not torch.isfinite(p.grad).all()
-    ]
     if broken:
         state.skipped += 1
         if state.skipped >= PATIENCE:
@@ -153,35 +176,39 @@ def train_stage(
     while state.step < stage.steps:
         progress = state.step / stage.steps
         with phases("render"):
-            cameras = stage.cameras(stage.views, size, progress, state.generator).to(device)
+            cameras = stage.cameras(stage.views, size, progress, state.generator)
             background = stage.background(stage.views, size, progress, state.generator).to(device)
-            output = scene.render(cameras)
+            output = scene.render(cameras.to(device))
             images = output.over(background)
         with phases("prior"):
             z = prior.encode(images)
             if stage.pixel_clip > 0.0:
                 bound = stage.pixel_clip / z[0].numel()
                 images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
-            views = probe(stage, prior, prompts, z, cameras, state)
+            seen = Seen(output.depth.detach(), output.alpha.detach(), cameras)
+            views = probe(stage, prompts, z, seen, state)
             guided = stage.guidance(prior, views)
+            grad = clip_entries(guided.grad, stage.entry_clip(progress))
+            grad = clip_norm(grad, stage.norm_clip(progress), views.condition.views_per_object)
         with phases("backward"):
             terms = scene.regularisation(output, progress)
             # Per latent entry, so that a regulariser's weight means the same at every resolution.
-            loss = gradient_as_loss(z, guided.grad) / z[0].numel() + sum(terms.values())
+            loss = gradient_as_loss(z, grad) / z[0].numel() + sum(terms.values())
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        update(scene, stage, state, phases)
-        values = {name: value.item() for name, value in terms.items()}
+        scalars: dict[str, float | Tensor] = {"loss": loss, **guided.metrics, **terms}
         if state.companion is not None and views.plain is not None:
             with phases("companion"):
-                values["companion"] = state.companion.step(views.z, views.plain, state.generator)
+                scalars["companion"] = state.companion.step(views.z, views.plain, state.generator)
+        numbers, broken = read_out(scalars, state.optimizer)
+        update(scene, stage, state, broken, phases)
         state.step += 1
         on_step(
             StepReport(
                 step=state.step,
                 steps=stage.steps,
-                loss=loss.item(),
-                metrics={**guided.metrics, **values, "skipped": float(state.skipped)},
+                loss=numbers.pop("loss"),
+                metrics={**numbers, "skipped": float(state.skipped)},
                 images=images.detach(),
                 scene=scene,
                 preview_due=state.step % stage.preview_every == 0 or state.step == stage.steps,

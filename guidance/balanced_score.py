@@ -78,5 +78,5 @@ class BalancedScore(Guidance):
             weight = weight * length * per_sample(prior.schedule.sigma(views.t), z_t) / 50.0
         share = balance(c, d)
         grad = weight * torch.lerp(d, c, per_sample(share, z_t))
-        metrics = {"share": share.mean().item(), **gradient_metrics(grad, views.t)}
+        metrics = {"share": share.mean(), **gradient_metrics(grad, views.t)}
         return GuidanceOutput(grad, metrics)

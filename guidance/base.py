@@ -17,6 +17,20 @@ from dream3d.companion import Companion, CompanionSettings
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Condition, Prior
 from dream3d.registry import Registry
+from guidance.guiders import PLAIN, Guider
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What Perp-Neg keeps each of B views away from: the prompt's other sides (see `dream3d.prompts`).
+
+    Attributes:
+        away: N conditions, each of the B views.
+        weights: at most 0; 0 where a side is no rival of the view's own.
+    """
+
+    away: tuple[Condition, ...]
+    weights: Float[Tensor, "N B"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,9 @@ class Views:
         progress: fraction of the stage that is done, in [0, 1].
         companion: the trainable twin of the prior, where the guidance asks for one.
         plain: what the companion is told: the prompt without view words, always with the cameras.
+        guider: how the predictions under the prompt and the empty prompt are mixed.
+        sides: what Perp-Neg keeps the views away from, or None.
+        known_t: `t` on the host, where it was drawn; rules that count steps by it do not wait for a GPU.
     """
 
     z: Float[Tensor, "B C H W"]
@@ -44,6 +61,14 @@ class Views:
     progress: float = 0.0
     companion: Companion | None = None
     plain: Condition | None = None
+    guider: Guider = PLAIN
+    sides: Sides | None = None
+    known_t: Float[Tensor, " B"] | None = None
+
+    @property
+    def host_t(self) -> Float[Tensor, " B"]:
+        """`t` where reading it costs nothing, if that is known."""
+        return self.t if self.known_t is None else self.known_t
 
     def with_companion(self) -> tuple[Companion, Condition]:
         """The companion and what it is told.
@@ -62,11 +87,11 @@ class GuidanceOutput:
 
     Attributes:
         grad: dL/dz per view, what is *subtracted* from z; not yet divided by the batch size.
-        metrics: scalars worth logging, e.g. the gradient's norm.
+        metrics: scalars worth logging, e.g. the gradient's norm; numbers or tensors without dimensions.
     """
 
     grad: Float[Tensor, "B C H W"]
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | Tensor] = field(default_factory=dict)
 
 
 class Guidance(ABC):
@@ -78,12 +103,17 @@ class Guidance(ABC):
         experimental: whether public code or a full formula is missing, so that a part of it is our reading.
         anchored: whether the mean of a Gaussian is found with fresh noise and without a contrast of prompts (the empty
             prompt equal to the prompt). Rules made of differences between two prompts then stand still instead.
+        needs_falling_time: whether the rule is wrong at times drawn at random (see `TimeSampler.falls`).
     """
 
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""
     experimental: ClassVar[bool] = False
     anchored: ClassVar[bool] = True
+
+    @property
+    def needs_falling_time(self) -> bool:
+        return False
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """Network evaluations per view in one step (a guided prediction is two); 2 unless a rule says otherwise.

@@ -44,6 +44,10 @@ class CFD(Guidance):
         if self.weight not in ("uniform", "lambda"):
             raise ConfigError(f"guidance.weight is '{self.weight}'; choose uniform or lambda")
 
+    @property
+    def needs_falling_time(self) -> bool:
+        return True
+
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """One guided prediction."""
         return cfg_evaluations(self.cfg_scale(progress))

@@ -16,13 +16,13 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.clips import unit_norm
 from guidance.combine import (
     Weight,
     check_guidance,
     check_ramp,
     gradient_metrics,
     predict_each,
-    unit_norm,
     weight_at,
 )
 

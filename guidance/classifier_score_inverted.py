@@ -63,7 +63,7 @@ class ClassifierScoreInverted(Guidance):
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         empty_eps = eps_under(prior, views.empty)
-        steps = steps_to(views.t.max().item() - self.t_start, self.stride, self.max_steps)
+        steps = steps_to(views.host_t.max().item() - self.t_start, self.stride, self.max_steps)
         y = ascend(prior.schedule, empty_eps, views.z, views.t, self.t_start, steps)
         z_t = per_sample(prior.schedule.alpha(views.t), y) * y
         pair = (views.condition, negative_or_empty(views))

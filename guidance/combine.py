@@ -5,7 +5,8 @@ conditional prediction, more exaggerates. (Some published code calls the same th
 """
 
 import math
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from dream3d.diffusion import NoiseSchedule, Prediction, per_sample
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Condition, Prior
 from dream3d.schedules import Ramp
-from guidance.base import Views
+from guidance.base import Sides, Views
 from guidance.perp_neg import perp_neg
 
 Weight = Literal["uniform", "sigma", "sigma2", "lambda", "sqrt_alpha_bar", "fantasia"]
@@ -93,8 +94,19 @@ def _std_per_object(x: Float[Tensor, "B C H W"], views_per_object: int) -> Float
     return std.repeat_interleave(views_per_object).reshape(-1, 1, 1, 1)
 
 
+@runtime_checkable
+class Predictor(Protocol):
+    """What can be asked for a prediction: a prior or a companion."""
+
+    def predict(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """The prediction at z_t, without gradient."""
+        ...
+
+
 def guided(
-    prior: Prior,
+    prior: Predictor,
     z_t: Float[Tensor, "B C H W"],
     t: Float[Tensor, " B"],
     views: Views,
@@ -105,7 +117,8 @@ def guided(
 ) -> Prediction:
     """The prior's prediction at z_t, guided toward the prompt and away from the empty (or negative) one.
 
-    All prompts are one batched call; scales 1 and 0 need only one of them.
+    All prompts are one batched call; scales 1 and 0 need only one of them. How the two are mixed is `views.guider`;
+    with `views.sides` it is Perp-Neg against the other sides' prompts, whose network evaluations come on top.
 
     Args:
         prior: asked once.
@@ -121,7 +134,10 @@ def guided(
     """
     count = len(z_t)
     away = negative_or_empty(views)
-    if perp_neg_weight < 0.0 and views.negative is not None:
+    if views.sides is not None and scale != 0.0:
+        plain, mixed = _around(prior, z_t, t, views, views.sides, scale)
+        prediction = replace(plain, value=mixed)
+    elif perp_neg_weight < 0.0 and views.negative is not None:
         conditions = Condition.concatenate([views.empty, views.condition, views.negative])
         # Pictures are stacked block by block like the prompts, so that each stays with its own.
         each = prior.predict(z_t.repeat(3, 1, 1, 1), t.repeat(3), conditions)
@@ -142,8 +158,8 @@ def guided(
         )
         empty, text = both.value[:count], both.value[count:]
         plain = Prediction(text, both.kind, z_t, both.alpha[:count], both.sigma[:count])
-        # eps, x0, v and flow are affine in each other, so mixing the native output mixes all of them alike.
-        mixed = empty + scale * (text - empty)
+        # eps, x0, v and flow are affine in each other, so plain mixing of the native output mixes all of them alike.
+        mixed = views.guider(empty, text, scale)
         prediction = Prediction(mixed, both.kind, z_t, plain.alpha, plain.sigma)
     if rescale == 0.0 and clamp_x0 == 0.0:
         return prediction
@@ -155,6 +171,27 @@ def guided(
     if clamp_x0 > 0.0:
         x0 = x0.clamp(-clamp_x0, clamp_x0)
     return Prediction(x0, "x0", z_t, prediction.alpha, prediction.sigma)
+
+
+def _around(
+    prior: Predictor,
+    z_t: Float[Tensor, "B C H W"],
+    t: Float[Tensor, " B"],
+    views: Views,
+    sides: Sides,
+    scale: float,
+) -> tuple[Prediction, Float[Tensor, "B C H W"]]:
+    """Perp-Neg by azimuth: the unguided prediction toward each view's own side, and the guided mixture.
+
+    One batched call; pictures are stacked block by block like the prompts, so that each stays with its own, whatever
+    the batch (threestudio's port pairs them wrongly beyond one view).
+    """
+    count, blocks = len(z_t), 2 + len(sides.away)
+    conditions = Condition.concatenate([views.empty, views.condition, *sides.away])
+    each = prior.predict(z_t.repeat(blocks, 1, 1, 1), t.repeat(blocks), conditions)
+    empty, text, *negatives = each.value.chunk(blocks)
+    mixed = perp_neg(empty, text, torch.stack(negatives), sides.weights.to(z_t), scale)
+    return Prediction(text, each.kind, z_t, each.alpha[:count], each.sigma[:count]), mixed
 
 
 def predict_each(
@@ -172,20 +209,11 @@ def negative_or_empty(views: Views) -> Condition:
     return views.empty if views.negative is None else views.negative
 
 
-def clip_entries(grad: Float[Tensor, "B C H W"], bound: float) -> Float[Tensor, "B C H W"]:
-    """Every entry clamped to [-bound, bound] (Hong et al. 2023, D-SDS); 0 is off."""
-    return grad.clamp(-bound, bound) if bound > 0.0 else grad
+def gradient_metrics(
+    grad: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]
+) -> dict[str, float | Tensor]:
+    """What every algorithm reports: the root mean square of its gradient and the mean time.
 
-
-def unit_norm(
-    grad: Float[Tensor, "B C H W"], views_per_object: int = 1
-) -> Float[Tensor, "B C H W"]:
-    """The gradient of each object (all its views together) scaled to Euclidean norm 1; zero stays zero."""
-    norm = grad.reshape(grad.shape[0] // views_per_object, -1).norm(dim=1)
-    norm = norm.clamp(min=torch.finfo(grad.dtype).tiny).repeat_interleave(views_per_object)
-    return grad / norm.reshape(-1, 1, 1, 1)
-
-
-def gradient_metrics(grad: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> dict[str, float]:
-    """What every algorithm reports: the root mean square of its gradient and the mean time."""
-    return {"grad_rms": grad.square().mean().sqrt().item(), "t": t.mean().item()}
+    Tensors without dimensions: reading them here would make the host wait for a GPU in every step.
+    """
+    return {"grad_rms": grad.square().mean().sqrt(), "t": t.mean()}

@@ -83,7 +83,8 @@ class ISM(Guidance):
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         empty_eps = eps_under(prior, views.empty)
         s = earlier_level(views.t, self.interval(views.progress), self.t_start)
-        steps = steps_to(s.max().item() - self.t_start, self.stride, self.max_steps)
+        highest = earlier_level(views.host_t, self.interval(views.progress), self.t_start).max()
+        steps = steps_to(highest.item() - self.t_start, self.stride, self.max_steps)
         reference = invert(prior.schedule, empty_eps, views.z, s, self.t_start, steps)
         y = euler_step(prior.schedule, reference, views.t)
         z_t = per_sample(prior.schedule.alpha(views.t), y) * y

@@ -73,7 +73,7 @@ class SDI(Guidance):
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         schedule, progress = prior.schedule, views.progress
         eps_up = guided_eps(prior, views, self.inversion_scale(progress))
-        steps = self.steps(views.t.max().item())
+        steps = self.steps(views.host_t.max().item())
         y = ascend(schedule, eps_up, views.z, views.t, self.t_start, steps)
         z_t = per_sample(schedule.alpha(views.t), y) * y
         x0 = guided(prior, z_t, views.t, views, self.cfg_scale(progress)).x0

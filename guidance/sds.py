@@ -18,13 +18,13 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.clips import clip_entries
 from guidance.combine import (
     Weight,
     cfg_evaluations,
     check_guidance,
     check_number,
     check_ramp,
-    clip_entries,
     gradient_metrics,
     guided,
     weight_at,

@@ -62,7 +62,8 @@ class TSM(Guidance):
 
         empty_eps = eps_under(prior, views.empty)
         s = earlier_level(views.t, self.interval(views.progress), self.t_start)
-        steps = steps_to(s.max().item() - self.t_start, self.stride, self.max_steps)
+        highest = earlier_level(views.host_t, self.interval(views.progress), self.t_start).max()
+        steps = steps_to(highest.item() - self.t_start, self.stride, self.max_steps)
         start = invert(schedule, empty_eps, views.z, s, self.t_start, steps)
         mu = torch.lerp(s, views.t, self.fraction)
         z_mu = per_sample(schedule.alpha(mu), views.z) * euler_step(schedule, start, mu)

@@ -38,6 +38,10 @@ BACKENDS = (
     Backend("numba", "splats", ("torch", "numba"), ("cpu",)),
     Backend("torch", "volume", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "volume", ("torch", "numba"), ("cpu",)),
+    Backend("torch", "mesh", ("torch",), ("cpu", "cuda", "mps")),
+    Backend("numba", "mesh", ("torch", "numba"), ("cpu",)),
+    Backend("nvdiffrast", "mesh", ("torch", "nvdiffrast"), ("cuda",)),
+    Backend("pytorch3d", "mesh", ("torch", "pytorch3d"), ("cuda",)),
 )
 
 

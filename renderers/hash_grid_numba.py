@@ -3,168 +3,263 @@
 Forward, threads share the points; a block of points goes through all levels, so that its output stays in cache.
 Backward, threads share the levels: each level's rows are its own slice of the table, so nothing is written by two
 threads and the order of every sum is fixed.
+
+Points go through a level in blocks: first where they lie and with which weights, which the compiler turns into vector
+code, then the reads and writes of the table, which it cannot. All arrays are flat and indexed with unsigned integers.
 """
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import prange
+from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dream3d.kernels import kernel, kernel_threads
 from renderers.hash_grid import PRIMES, HashGridLayout
 
+FAST = {"contract", "nsz"}
+"""Fused multiply-adds: fixed when the code is compiled, so results do not vary."""
+
 F = np.float32
 ZERO, HALF, ONE = F(0.0), F(0.5), F(1.0)
 PRIME_Y, PRIME_Z = np.uint32(PRIMES[1]), np.uint32(PRIMES[2])
-BLOCK = 2048
-"""Points that go through all levels together."""
+BLOCK = 512
+"""Points that go through a level together: their rows and weights stay in the first cache."""
+PLANE = np.uint64(BLOCK)
+"""Where the next corner's entries begin in the arrays of a block."""
+THREE = np.uint64(3)
+
+
+@njit(inline="always", fastmath=FAST, error_model="numpy")
+def _scaled(x, resolution):
+    """[-1, 1] to [0, resolution], clamped; NaN stays NaN. Selects, not branches: they become vector code."""
+    x = ONE if x > ONE else x
+    x = -ONE if x < -ONE else x
+    return (x * HALF + HALF) * resolution
+
+
+@njit(inline="always", error_model="numpy")
+def _cell(x, last):
+    """The cell a scaled coordinate lies in."""
+    i = np.int32(x)
+    i = i if i < last else last
+    return i if i > np.int32(0) else np.int32(0)
+
+
+@kernel(fastmath=FAST)
+def _place(points, begin, count, resolution, cell, share):
+    """Cells and positions inside them of `count` points from `begin` on, x then y then z in planes of a block."""
+    scale, last = F(resolution), np.int32(resolution - 1)
+    for axis in range(3):
+        plane, offset = np.uint64(axis) * PLANE, np.uint64(axis)
+        for i in range(np.uint64(count)):
+            x = _scaled(points[(np.uint64(begin) + i) * THREE + offset], scale)
+            c = _cell(x, last)
+            cell[plane + i] = np.uint32(c)
+            share[plane + i] = x - F(c)
 
 
 @kernel()
-def _unit(x):
-    """[-1, 1] to [0, 1], clamped; NaN stays NaN."""
-    return min(max(x, -ONE), ONE) * HALF + HALF if x == x else x
+def _rows(cell, count, resolution, rows, row):
+    """The eight table rows of a level around each point, corner by corner, x fastest."""
+    side = np.uint32(resolution + 1)
+    dense, mask = (resolution + 1) ** 3 <= rows, np.uint32(rows - 1)
+    for corner in range(8):
+        dx, dy, dz = np.uint32(corner & 1), np.uint32(corner >> 1 & 1), np.uint32(corner >> 2)
+        plane = np.uint64(corner) * PLANE
+        for i in range(np.uint64(count)):
+            x = np.uint32(cell[i] + dx)
+            y = np.uint32(cell[PLANE + i] + dy)
+            z = np.uint32(cell[PLANE + PLANE + i] + dz)
+            straight = x + side * np.uint32(y + side * z)
+            hashed = (x ^ np.uint32(y * PRIME_Y) ^ np.uint32(z * PRIME_Z)) & mask
+            row[plane + i] = np.uint32(straight if dense else hashed)
+
+
+@kernel(fastmath=FAST)
+def _weights(share, count, weight):
+    """The trilinear weights of the corners, in the order of `_rows`."""
+    for i in range(np.uint64(count)):
+        u, v, w = share[i], share[PLANE + i], share[PLANE + PLANE + i]
+        a, b = (ONE - v) * (ONE - w), v * (ONE - w)
+        c, d = (ONE - v) * w, v * w
+        s = ONE - u
+        weight[i], weight[PLANE + i] = s * a, u * a
+        weight[np.uint64(2) * PLANE + i], weight[np.uint64(3) * PLANE + i] = s * b, u * b
+        weight[np.uint64(4) * PLANE + i], weight[np.uint64(5) * PLANE + i] = s * c, u * c
+        weight[np.uint64(6) * PLANE + i], weight[np.uint64(7) * PLANE + i] = s * d, u * d
 
 
 @kernel()
-def _locate(points, n, resolution, first, rows, row, share):
-    """The eight table rows around a point (x fastest) and its position inside the cell."""
-    side = resolution + 1
-    px, py, pz = (
-        _unit(points[n, 0]) * F(resolution),
-        _unit(points[n, 1]) * F(resolution),
-        _unit(points[n, 2]) * F(resolution),
+def _scratch():
+    """Arrays of a block: cells, positions in them, rows, weights."""
+    return (
+        np.empty(3 * BLOCK, np.uint32),
+        np.empty(3 * BLOCK, np.float32),
+        np.empty(8 * BLOCK, np.uint32),
+        np.empty(8 * BLOCK, np.float32),
     )
-    last = resolution - 1
-    x, y, z = min(max(int(px), 0), last), min(max(int(py), 0), last), min(max(int(pz), 0), last)
-    share[0], share[1], share[2] = px - F(x), py - F(y), pz - F(z)
-    if side * side * side <= rows:
-        base = first + x + side * (y + side * z)
-        up = side * side
-        row[0], row[1], row[2], row[3] = base, base + 1, base + side, base + side + 1
-        base += up
-        row[4], row[5], row[6], row[7] = base, base + 1, base + side, base + side + 1
-        return
-    mask = np.uint32(rows - 1)
-    x0, x1 = np.uint32(x), np.uint32(x + 1)
-    y0, z0 = np.uint32(np.uint32(y) * PRIME_Y), np.uint32(np.uint32(z) * PRIME_Z)
-    y1, z1 = np.uint32(y0 + PRIME_Y), np.uint32(z0 + PRIME_Z)
-    row[0] = first + np.int64((x0 ^ y0 ^ z0) & mask)
-    row[1] = first + np.int64((x1 ^ y0 ^ z0) & mask)
-    row[2] = first + np.int64((x0 ^ y1 ^ z0) & mask)
-    row[3] = first + np.int64((x1 ^ y1 ^ z0) & mask)
-    row[4] = first + np.int64((x0 ^ y0 ^ z1) & mask)
-    row[5] = first + np.int64((x1 ^ y0 ^ z1) & mask)
-    row[6] = first + np.int64((x0 ^ y1 ^ z1) & mask)
-    row[7] = first + np.int64((x1 ^ y1 ^ z1) & mask)
 
 
 @kernel()
-def _weights(share, weight):
-    """Trilinear weights of the eight corners, x fastest."""
-    u, v, w = share[0], share[1], share[2]
-    a, b, c, d = (ONE - v) * (ONE - w), v * (ONE - w), (ONE - v) * w, v * w
-    weight[0], weight[1] = (ONE - u) * a, u * a
-    weight[2], weight[3] = (ONE - u) * b, u * b
-    weight[4], weight[5] = (ONE - u) * c, u * c
-    weight[6], weight[7] = (ONE - u) * d, u * d
+def _pair(f, features):
+    """Features f and f + 1 as unsigned columns, and whether the second is not just the last one again."""
+    second = f + 1 < features
+    return np.uint64(f), np.uint64(f + 1 if second else f), ONE if second else ZERO
+
+
+@kernel(fastmath=FAST)
+def _gather(table, first, features, row, weight, begin, count, out, width, column):
+    """out[point, column + f] = sum over the corners of weight times table row, two features at a time."""
+    start, stride, across = np.uint64(first), np.uint64(features), np.uint64(width)
+    for f in range(0, features, 2):
+        f0, f1, _ = _pair(f, features)
+        for i in range(np.uint64(count)):
+            a, b = ZERO, ZERO
+            for corner in range(8):
+                place = np.uint64(corner) * PLANE + i
+                k = (start + np.uint64(row[place])) * stride
+                a += weight[place] * table[k + f0]
+                b += weight[place] * table[k + f1]
+            target = (np.uint64(begin) + i) * across + np.uint64(column)
+            out[target + f0], out[target + f1] = a, b
+
+
+@kernel(fastmath=FAST)
+def _scatter(grad_out, width, column, begin, count, row, weight, first, features, grad_table):
+    """The transpose of `_gather`, added to `grad_table`."""
+    start, stride, across = np.uint64(first), np.uint64(features), np.uint64(width)
+    for f in range(0, features, 2):
+        f0, f1, once = _pair(f, features)
+        for i in range(np.uint64(count)):
+            source = (np.uint64(begin) + i) * across + np.uint64(column)
+            a, b = grad_out[source + f0], once * grad_out[source + f1]
+            for corner in range(8):
+                place = np.uint64(corner) * PLANE + i
+                k = (start + np.uint64(row[place])) * stride
+                grad_table[k + f0] += weight[place] * a
+                grad_table[k + f1] += weight[place] * b
 
 
 @kernel(parallel=True)
-def _encode(points, table, resolutions, offsets, workers, out):
-    count, features = len(points), table.shape[1]
+def _encode(points, table, features, resolutions, offsets, workers, out):
+    """Points, table and out are flat."""
+    count, width = len(points) // 3, len(resolutions) * features
     for worker in prange(workers):
-        row, share, weight = np.empty(8, np.int64), np.empty(3, np.float32), np.empty(8, np.float32)
+        cell, share, row, weight = _scratch()
         begin, end = worker * count // workers, (worker + 1) * count // workers
         for block in range(begin, end, BLOCK):
+            size = min(BLOCK, end - block)
             for level in range(len(resolutions)):
-                rows = offsets[level + 1] - offsets[level]
-                for n in range(block, min(block + BLOCK, end)):
-                    _locate(points, n, resolutions[level], offsets[level], rows, row, share)
-                    _weights(share, weight)
-                    for f in range(features):
-                        total = ZERO
-                        for corner in range(8):
-                            total += weight[corner] * table[row[corner], f]
-                        out[n, level * features + f] = total
+                _place(points, block, size, resolutions[level], cell, share)
+                _rows(cell, size, resolutions[level], offsets[level + 1] - offsets[level], row)
+                _weights(share, size, weight)
+                _gather(
+                    table, offsets[level], features, row, weight, block, size,
+                    out, width, level * features,
+                )  # fmt: skip
 
 
 @kernel(parallel=True)
-def _encode_backward_table(points, resolutions, offsets, grad_out, workers, grad_table):
-    features = grad_table.shape[1]
+def _encode_backward_table(points, features, resolutions, offsets, grad_out, workers, grad_table):
+    count, width = len(points) // 3, len(resolutions) * features
     for worker in prange(workers):
-        row, share, weight = np.empty(8, np.int64), np.empty(3, np.float32), np.empty(8, np.float32)
+        cell, share, row, weight = _scratch()
         for level in range(worker, len(resolutions), workers):
-            rows = offsets[level + 1] - offsets[level]
-            for n in range(len(points)):
-                _locate(points, n, resolutions[level], offsets[level], rows, row, share)
-                _weights(share, weight)
-                for f in range(features):
-                    grad = grad_out[n, level * features + f]
-                    for corner in range(8):
-                        grad_table[row[corner], f] += weight[corner] * grad
+            for block in range(0, count, BLOCK):
+                size = min(BLOCK, count - block)
+                _place(points, block, size, resolutions[level], cell, share)
+                _rows(cell, size, resolutions[level], offsets[level + 1] - offsets[level], row)
+                _weights(share, size, weight)
+                _scatter(
+                    grad_out, width, level * features, block, size, row, weight, offsets[level],
+                    features, grad_table,
+                )  # fmt: skip
+
+
+@kernel(fastmath=FAST)
+def _slope(table, first, features, row, share, begin, count, grad_out, width, column, scale, grad):
+    """Adds one level's gradient to `grad` [points, 3], flat: differences of opposite faces of the cell."""
+    start, stride, value = np.uint64(first), np.uint64(features), np.empty(8, np.float32)
+    for i in range(np.uint64(count)):
+        n = np.uint64(begin) + i
+        source = n * np.uint64(width) + np.uint64(column)
+        for corner in range(8):
+            k = (start + np.uint64(row[np.uint64(corner) * PLANE + i])) * stride
+            total = ZERO
+            for f in range(stride):
+                total += grad_out[source + f] * table[k + f]
+            value[corner] = total
+        u, v, w = share[i], share[PLANE + i], share[PLANE + PLANE + i]
+        # The difference across the cell along one axis, interpolated over the face the axis leaves.
+        a, b = value[1] - value[0], value[3] - value[2]
+        c, d = value[5] - value[4], value[7] - value[6]
+        x = (ONE - w) * ((ONE - v) * a + v * b) + w * ((ONE - v) * c + v * d)
+        a, b = value[2] - value[0], value[3] - value[1]
+        c, d = value[6] - value[4], value[7] - value[5]
+        y = (ONE - w) * ((ONE - u) * a + u * b) + w * ((ONE - u) * c + u * d)
+        a, b = value[4] - value[0], value[5] - value[1]
+        c, d = value[6] - value[2], value[7] - value[3]
+        z = (ONE - v) * ((ONE - u) * a + u * b) + v * ((ONE - u) * c + u * d)
+        grad[n * THREE] += scale * x
+        grad[n * THREE + np.uint64(1)] += scale * y
+        grad[n * THREE + np.uint64(2)] += scale * z
 
 
 @kernel(parallel=True)
-def _encode_backward_points(points, table, resolutions, offsets, grad_out, workers, grad_points):
-    count, features = len(points), table.shape[1]
+def _encode_backward_points(
+    points, table, features, resolutions, offsets, grad_out, workers, grad_points
+):
+    count, width = len(points) // 3, len(resolutions) * features
     for worker in prange(workers):
-        row, share, value = np.empty(8, np.int64), np.empty(3, np.float32), np.empty(8, np.float32)
-        for n in range(worker * count // workers, (worker + 1) * count // workers):
-            gx, gy, gz = ZERO, ZERO, ZERO
+        cell, share, row, _ = _scratch()
+        begin, end = worker * count // workers, (worker + 1) * count // workers
+        for block in range(begin, end, BLOCK):
+            size = min(BLOCK, end - block)
             for level in range(len(resolutions)):
-                rows = offsets[level + 1] - offsets[level]
-                _locate(points, n, resolutions[level], offsets[level], rows, row, share)
-                value[:] = ZERO
-                for f in range(features):
-                    grad = grad_out[n, level * features + f]
-                    for corner in range(8):
-                        value[corner] += grad * table[row[corner], f]
-                u, v, w, scale = share[0], share[1], share[2], HALF * F(resolutions[level])
-                # Differences of opposite faces of the cell, interpolated over the face.
-                a, b = value[1] - value[0], value[3] - value[2]
-                c, d = value[5] - value[4], value[7] - value[6]
-                gx += scale * ((ONE - w) * ((ONE - v) * a + v * b) + w * ((ONE - v) * c + v * d))
-                a, b = value[2] - value[0], value[3] - value[1]
-                c, d = value[6] - value[4], value[7] - value[5]
-                gy += scale * ((ONE - w) * ((ONE - u) * a + u * b) + w * ((ONE - u) * c + u * d))
-                a, b = value[4] - value[0], value[5] - value[1]
-                c, d = value[6] - value[2], value[7] - value[3]
-                gz += scale * ((ONE - v) * ((ONE - u) * a + u * b) + v * ((ONE - u) * c + u * d))
-            grad_points[n, 0] = gx if abs(points[n, 0]) <= ONE else ZERO
-            grad_points[n, 1] = gy if abs(points[n, 1]) <= ONE else ZERO
-            grad_points[n, 2] = gz if abs(points[n, 2]) <= ONE else ZERO
+                _place(points, block, size, resolutions[level], cell, share)
+                _rows(cell, size, resolutions[level], offsets[level + 1] - offsets[level], row)
+                _slope(
+                    table, offsets[level], features, row, share, block, size,
+                    grad_out, width, level * features, HALF * F(resolutions[level]), grad_points,
+                )  # fmt: skip
+        for k in range(3 * begin, 3 * end):
+            # Beyond the cube the clamp holds a point still.
+            grad_points[k] = grad_points[k] if abs(points[k]) <= ONE else ZERO
+
+
+def _flat(value: Tensor) -> np.ndarray:
+    return value.detach().contiguous().numpy().reshape(-1)
 
 
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx, points, table, layout):
-        arrays = [value.detach().contiguous().numpy() for value in (points, table)]
         shape = np.asarray(layout.resolutions, np.int64), np.asarray(layout.offsets, np.int64)
         out = np.empty((len(points), layout.width), np.float32)
         with kernel_threads() as workers:
-            _encode(*arrays, *shape, workers, out)
-        ctx.shape = shape
+            _encode(_flat(points), _flat(table), layout.features, *shape, workers, out.reshape(-1))
+        ctx.shape = layout.features, *shape
         ctx.save_for_backward(points, table)
         return torch.from_numpy(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):  # pyright: ignore[reportIncompatibleMethodOverride]
-        points, table = (value.detach().contiguous().numpy() for value in ctx.saved_tensors)
-        cotangent = grad_out.contiguous().numpy()
+        points, table = ctx.saved_tensors
+        flat, cotangent = (_flat(points), _flat(table)), _flat(grad_out)
         grad_points = grad_table = None
         with kernel_threads() as workers:
             if ctx.needs_input_grad[0]:
-                grad_points = np.empty_like(points)
-                _encode_backward_points(points, table, *ctx.shape, cotangent, workers, grad_points)
+                grad_points = torch.zeros_like(points)
+                into = grad_points.numpy().reshape(-1)
+                _encode_backward_points(*flat, *ctx.shape, cotangent, workers, into)
             if ctx.needs_input_grad[1]:
-                grad_table = np.zeros_like(table)
-                _encode_backward_table(points, *ctx.shape, cotangent, workers, grad_table)
-        grads = [None if g is None else torch.from_numpy(g) for g in (grad_points, grad_table)]
-        return *grads, None
+                grad_table = torch.zeros_like(table)
+                into = grad_table.numpy().reshape(-1)
+                _encode_backward_table(flat[0], *ctx.shape, cotangent, workers, into)
+        return grad_points, grad_table, None
 
 
 def encode(

@@ -14,6 +14,7 @@ from dream3d.errors import ConfigError
 from renderers.backends import choose_backend
 from renderers.splats_data import RasterSettings, SplatData, SplatRenderOutput, check_splats
 from renderers.splats_sh import sh_colors
+from renderers.volume_data import check_views
 
 __all__ = ["SplatData", "SplatRenderOutput", "render_splats", "splat_normals"]
 
@@ -49,10 +50,11 @@ def render_splats(
         Premultiplied colour, alpha, alpha-normalised z-depth, optional normals, and the splats' pixel radii.
 
     Raises:
-        ConfigError: shapes, dtypes or devices disagree, or the backend cannot run.
+        ConfigError: shapes, dtypes or devices disagree, absurd sizes, or the backend cannot run.
         NumericsError: a splat parameter is not finite.
     """
     check_splats(splats)
+    check_views(cameras)
     cameras = cameras.to(splats.means.device, splats.means.dtype)
     if screen_offset is not None and screen_offset.shape != (len(cameras), len(splats), 2):
         raise ConfigError(

@@ -133,16 +133,22 @@ def project(
 
 
 def blend(
-    seen: ProjectedSplats, features: Float[Tensor, "M C"], pixels: Float[Tensor, "P 2"]
+    seen: ProjectedSplats,
+    features: Float[Tensor, "M C"],
+    columns: Float[Tensor, " w"],
+    rows: Float[Tensor, " h"],
 ) -> tuple[Float[Tensor, "P C"], Float[Tensor, "P 1"]]:
-    """Composite sorted splats front to back at pixel centres: premultiplied features and alpha."""
-    d = pixels[None] - seen.center[:, None]  # [M, P, 2]
-    a, b, c = (column[:, None] for column in seen.conic.unbind(dim=-1))
-    power = -0.5 * (a * d[..., 0] ** 2 + c * d[..., 1] ** 2) - b * d[..., 0] * d[..., 1]
+    """Composite sorted splats front to back at the pixel centres columns x rows: premultiplied features and alpha."""
+    # The quadratic form is taken apart into what depends on the column, on the row, and their product, so that only
+    # its sum has the size of all pixels.
+    x = (columns - seen.center[:, :1])[:, None]  # [M, 1, w]
+    y = (rows - seen.center[:, 1:])[:, :, None]  # [M, h, 1]
+    a, b, c = (column[:, None, None] for column in seen.conic.unbind(dim=-1))
+    power = torch.addcmul(-0.5 * c * y * y - 0.5 * a * x * x, -b * y, x).flatten(1)  # [M, P]
     alpha = (seen.opacity[:, None] * power.exp()).clamp(max=ALPHA_MAX)
-    alpha = torch.where(alpha >= ALPHA_CUT, alpha, 0.0)
-    ahead = torch.cat([torch.ones_like(alpha[:1]), torch.cumprod(1.0 - alpha, dim=0)[:-1]])
-    weight = torch.where(ahead >= TRANSMITTANCE_CUT, alpha * ahead, 0.0)  # [M, P]
+    alpha = alpha * (alpha >= ALPHA_CUT)
+    ahead = torch.cumprod(1.0 - torch.cat([torch.zeros_like(alpha[:1]), alpha[:-1]]), dim=0)
+    weight = alpha * ahead * (ahead >= TRANSMITTANCE_CUT)  # [M, P]
     return weight.T @ features, weight.sum(dim=0)[:, None]
 
 
@@ -192,12 +198,11 @@ def _tile(
     reach = seen.extent * 1.001 + 1e-3
     hit = ((center + reach >= low) & (center - reach <= high)).all(dim=-1).nonzero().squeeze(1)
     part = ProjectedSplats(*(value[hit] for value in vars(seen).values()))
-    y, x = torch.meshgrid(
-        torch.arange(size[1]).to(values), torch.arange(size[0]).to(values), indexing="ij"
-    )
-    pixels = torch.stack([x, y], dim=-1).reshape(-1, 2) + low
     if len(hit) == 0:
         # Still a function of the inputs, so that an image without splats can be differentiated too.
         return values.new_zeros(size[1], size[0], values.shape[1] + 1) + values[hit].sum()
-    feature, alpha = blend(part, values[hit], pixels)
+    columns, rows = (
+        torch.arange(count).to(values) + start for count, start in zip(size, low, strict=True)
+    )
+    feature, alpha = blend(part, values[hit], columns, rows)
     return torch.cat([feature, alpha], dim=-1).reshape(size[1], size[0], -1)

@@ -96,6 +96,7 @@ def check_march(
             f"ray origins {list(origins.shape)}, directions {list(directions.shape)} and jitter "
             f"{list(jitter.shape)} do not fit; expected [R, 3], [R, 3] and [R]"
         )
+    _check_alike({"origins": origins, "directions": directions, "jitter": jitter})
     if not math.isfinite(step) or not 2.0 * math.sqrt(3.0) / MOST_SAMPLES <= step <= 2.0:
         raise ConfigError(
             f"step is {step}; choose a length from {2.0 * math.sqrt(3.0) / MOST_SAMPLES:.5f} "
@@ -107,6 +108,21 @@ def check_march(
         raise ConfigError(
             f"the occupancy grid is {occupied.dtype} {list(occupied.shape)}; expected bool [G, G, G]"
         )
+
+
+def _check_alike(values: dict[str, Tensor]) -> None:
+    """Refuse tensors of several dtypes or devices.
+
+    Raises:
+        ConfigError: names the first that differs.
+    """
+    (first, like), *others = values.items()
+    for name, value in others:
+        if value.dtype != like.dtype or value.device != like.device:
+            raise ConfigError(
+                f"{name} are {value.dtype} on {value.device}, {first} are {like.dtype} on {like.device}; convert "
+                "them to one dtype and device"
+            )
 
 
 def check_composite(density: Tensor, features: Tensor, length: Tensor, start: Tensor) -> None:
@@ -129,6 +145,7 @@ def check_composite(density: Tensor, features: Tensor, length: Tensor, start: Te
             f"density {list(density.shape)}, features {list(features.shape)}, lengths {list(length.shape)} and ray "
             f"starts {list(start.shape)} do not fit; expected [N], [N, C], [N] and [R + 1] ending with N"
         )
+    _check_alike({"density": density, "features": features, "lengths": length})
     for name, value in (("density", density), ("features", features)):
         # NaN and infinity survive a sum, which is cheaper than looking at every value.
         if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():

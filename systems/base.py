@@ -3,20 +3,26 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dream3d.background_samplers import BackgroundSampler, RandomBackground
 from dream3d.camera_samplers import CameraSampler, OrbitCameras
 from dream3d.errors import ConfigError
 from dream3d.noise_sources import FreshNoise, NoiseSource
 from dream3d.priors.base import PriorConfig
+from dream3d.prompts import ViewPrompts
 from dream3d.scenes.base import SceneConfig
+from dream3d.schedules import Ramp, constant
 from dream3d.time_samplers import TimeSampler, UniformTime
 from guidance.base import Guidance
+from guidance.guiders import Guider
 
 FORMAT_VERSION = 1
 
+Start = Literal["fresh", "previous"]
+"""What a stage's own scene starts from: its settings alone, or the scene of the stage before, converted."""
 Conditioning = Literal["text", "camera", "multiview"]
 """How much the prior is told of the view: view words only; words and camera; all views of a step denoised jointly."""
 
@@ -27,6 +33,7 @@ class Stage:
 
     Attributes:
         scene: what is optimised; None goes on with the scene of the stage before.
+        start: "fresh" creates the scene from its settings; "previous" converts the scene of the stage before into it.
         guidance, time, noise, cameras, background: chosen by `name` from their registries.
         steps: optimiser steps.
         views: cameras rendered per step.
@@ -34,7 +41,13 @@ class Stage:
         conditioning: "text" (view words only), "camera" (and the camera itself), "multiview" (all views of a step are
             one object seen from `views` cameras, denoised jointly).
         view_words: append ", front left view" and the like to the prompt of each view.
+        view_prompts: how they are: "bins" (the nearest of eight directions), "interpolated" (embeddings of the two
+            nearest sides, mixed) or "perp-neg" (so mixed, and every guided prediction kept away from the other sides,
+            at two more network evaluations).
+        guider: how the predictions under the prompt and the empty prompt are mixed, for every rule that guides.
         betas: Adam's decay rates; the first is the momentum that a fixed-noise flow wants at 0.
+        entry_clip: bound on every entry of the guidance's gradient on the latents; 0 is off (D-SDS: 2 rising to 8).
+        norm_clip: largest Euclidean norm of that gradient, per object; 0 is off.
         pixel_clip: largest guidance gradient per pixel and channel that reaches the render, direction kept, in units
             of the summed (not averaged) gradient as published; 0 is off.
         preview_every: steps between previews.
@@ -43,6 +56,7 @@ class Stage:
 
     guidance: Guidance
     scene: SceneConfig | None = None
+    start: Start = "fresh"
     time: TimeSampler = field(default_factory=UniformTime)
     noise: NoiseSource = field(default_factory=FreshNoise)
     cameras: CameraSampler = field(default_factory=OrbitCameras)
@@ -52,7 +66,11 @@ class Stage:
     render_size: int = 64
     conditioning: Conditioning = "camera"
     view_words: bool = True
+    view_prompts: ViewPrompts = "bins"
+    guider: Guider = field(default_factory=Guider)
     betas: tuple[float, float] = (0.9, 0.99)
+    entry_clip: Ramp = field(default_factory=lambda: constant(0.0))
+    norm_clip: Ramp = field(default_factory=lambda: constant(0.0))
     pixel_clip: float = 0.0
     preview_every: int = 20
     checkpoint_every: int = 100
@@ -67,12 +85,34 @@ class Stage:
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if self.start not in ("fresh", "previous"):
+            raise ConfigError(f"start is '{self.start}'; choose fresh or previous")
+        if self.start == "previous" and self.scene is None:
+            raise ConfigError(
+                "start is 'previous' and scene is missing; name the scene to convert to, or leave start out to go on "
+                "with the scene as it is"
+            )
         if self.conditioning not in ("text", "camera", "multiview"):
             raise ConfigError(
                 f"conditioning is '{self.conditioning}'; choose one of text, camera, multiview"
             )
+        if self.view_prompts not in get_args(ViewPrompts):
+            choices = ", ".join(get_args(ViewPrompts))
+            raise ConfigError(f"view_prompts is '{self.view_prompts}'; choose one of {choices}")
+        for name in ("entry_clip", "norm_clip"):
+            ramp: Ramp = getattr(self, name)
+            for value in (ramp.initial, ramp.final):
+                if not 0.0 <= value < math.inf:
+                    raise ConfigError(f"{name} is {value}; choose 0 (off) or a positive bound")
         if self.pixel_clip < 0.0:
             raise ConfigError(f"pixel_clip is {self.pixel_clip}; choose 0 (off) or a positive size")
+        if self.guidance.needs_falling_time and not self.time.falls:
+            name, time = (type(part).registered_name for part in (self.guidance, self.time))  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"guidance '{name}' follows the prior's flow from noise to picture, so its time must fall from step "
+                f"to step, the same for all views; time is '{time}', which draws at random. Choose "
+                "time={name: annealed, law: linear, jitter: 0}, or time=flow or time=dreamtime"
+            )
 
 
 @dataclass(frozen=True)
@@ -101,6 +141,10 @@ class RunConfig:
             raise ConfigError("stages is empty; a run needs at least one stage")
         if self.stages[0].scene is None:
             raise ConfigError("stages[0].scene is missing; the first stage must name its scene")
+        if self.stages[0].start == "previous":
+            raise ConfigError(
+                "stages[0].start is 'previous', but there is no stage before it; choose fresh"
+            )
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; choose an integer in [0, 2^63)")
 

@@ -1,134 +1,56 @@
 """The web page: jobs outlive their server, the page only watches, and nothing but the jobs' files is served."""
 
-import os
-import signal
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dream3d[ui]'")
 
-from dream3d.errors import ConfigError, PromptError
-from dream3d.ui.jobs import Jobs, JobView
+from dream3d.jobs import Job, JobRequest, JobStore
 from dream3d.ui.page import Page, Shown, build_page, launch_options, progress_html
 
-QUICK = ("scene=canvas", "steps=5")
-ENDLESS = ("scene=canvas", "steps=1000000")
-
-
-def wait(jobs: Jobs, job: str, *states: str, seconds: float = 60.0) -> JobView:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        view = jobs.view(job)
-        if view.state in states:
-            return view
-        time.sleep(0.1)
-    pytest.fail(f"the job is still {view.state} after {seconds} s")
-
-
-def test_a_job_runs_to_its_end_and_treats_its_prompt_as_data(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path)
-    prompt = '--json $(touch x) "quoted" ${oc.env:HOME}\n; rm -rf /'
-    job = jobs.start(prompt, "gaussian", 3, *QUICK)
-    with pytest.raises(ConfigError, match="another asset is being made"):
-        jobs.start("x", "gaussian", 0, *QUICK)
-    view = wait(jobs, job, "done", "failed")
-    assert (view.state, view.prompt, view.step, view.steps) == ("done", prompt, 5, 5), view.message
-    assert set(view.files or {}) >= {"preview.png", "turntable.mp4"}
-    assert sorted(os.listdir(tmp_path)) == [job]
-
-
-def test_cancelling_after_a_restart_of_the_server(tmp_path: Path) -> None:
-    first = Jobs(tmp_path)
-    job = first.start("a mug", "gaussian", 0, *ENDLESS)
-    running = wait(first, job, "running", "failed")
-    assert running.state == "running", running.message
-    second = Jobs(tmp_path)
-    view = second.view(job)
-    assert view.state == "running" and view.step >= running.step
-    second.cancel(job)
-    view = wait(first, job, "cancelled", "failed")
-    assert view.state == "cancelled"
-    assert "preview.png" in (view.files or {})
-    assert second.view(job).state == "cancelled"
-    second.cancel(job)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_a_killed_worker_is_told(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path)
-    job = jobs.start("a mug", "gaussian", 0, *ENDLESS)
-    wait(jobs, job, "running")
-    jobs._children[job].send_signal(signal.SIGKILL)
-    view = wait(jobs, job, "failed")
-    assert view.message == "the process that made it was lost"
-    assert Jobs(tmp_path).view(job).state == "failed"
-
-
-@pytest.mark.slow
-def test_a_refusal_reaches_the_page(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path)
-    job = jobs.start("x", "gaussian", 0, "device=cuda:77")
-    view = wait(jobs, job, "failed")
-    assert view.message.startswith("device is 'cuda:77', but torch sees no such GPU")
-
-
-@pytest.mark.parametrize(
-    "job", ["", "..", "../../etc", "0" * 16, "G" * 16, "0123456789abcdef\n", "/etc"]
-)
-def test_ids_that_are_none(job: str, tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path / "app")
-    assert not jobs.exists(job)
-    jobs.cancel(job)
-    with pytest.raises(ConfigError, match="no such job"):
-        jobs.view(job)
-
-
-def test_prompts_no_process_can_be_given(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match=r"U\+0000"):
-        Jobs(tmp_path).start("a\0b", "gaussian", 0)
-    with pytest.raises(PromptError, match="has 1001 characters; at most 1000"):
-        Jobs(tmp_path).start("a" * 1001, "gaussian", 0)
-    assert list(tmp_path.iterdir()) == []
+REQUEST = JobRequest("x", "gaussian")
 
 
 def test_messages_are_escaped() -> None:
-    view = JobView("failed", "x", message="<script>alert(1)</script>")
+    view = Job("0" * 16, "failed", REQUEST, 0.0, 0.0, message="<script>alert(1)</script>")
     assert "<script>" not in progress_html(view)
-    running = progress_html(JobView("running", "x", 40, 300, 12.3))
+    job = Job("0" * 16, "running", REQUEST, 0.0, 0.0, True, steps=300, step=40, seconds_left=12.3)
+    running = progress_html(job)
     assert "step 40 of 300, about 12 s left" in running
     assert 'value="40" max="300"' in running
 
 
-class Told(Jobs):
+class Told(JobStore):
     """Jobs that only report what a test sets."""
 
-    def __init__(self, view: JobView) -> None:
-        super().__init__(Path("nowhere"))
-        self.told = view
+    def __init__(self, root: Path, told: Job) -> None:
+        super().__init__(root)
+        self.told = told
 
-    def view(self, job: str) -> JobView:
+    def status(self, job: str) -> Job:
         return self.told
+
+    def run_path(self, job: str) -> Path:
+        return self.root
 
 
 def test_a_look_sends_only_what_changed(tmp_path: Path) -> None:
-    preview = tmp_path / "preview.png"
-    preview.write_bytes(b"one")
-    page = Page(Told(JobView("running", "x", 1, 9, files={"preview.png": preview})))
+    preview = str(tmp_path / "preview.png")
+    job = Job("0" * 16, "running", REQUEST, 0.0, 0.0, True, steps=9, step=1, preview=5)
+    page = Page(Told(tmp_path, replace(job, files={"preview.png": 3})))
     shown, status, picture, *rest = page.look("0" * 16, Shown("0" * 16))
-    assert picture == str(preview) and "step 1 of 9" in status
+    assert picture == preview and "step 1 of 9" in status
     assert all(isinstance(item, dict) and item["__type__"] == "update" for item in rest)
-    assert page.look("0" * 16, shown)[2] != str(preview), "the same picture is not sent again"
-    page.jobs = Told(
-        JobView("done", "x", 9, 9, files={"preview.png": preview, "asset.glb": tmp_path / "a.glb"})
-    )
+    assert page.look("0" * 16, shown)[2] != preview, "the same picture is not sent again"
+    files = {"preview.png": 3, "asset.glb": 4}
+    page.jobs = Told(tmp_path, replace(job, state="done", live=False, step=9, files=files))
     shown, status, _, mesh, glb, ply, generate, cancel = page.look("0" * 16, shown)
-    assert shown.ended and mesh == glb["value"] == str(tmp_path / "a.glb")
+    assert shown.ended and mesh == glb["value"] == str(tmp_path / "asset.glb")
     assert (ply["interactive"], generate["interactive"], cancel["interactive"]) == (
         False,
         True,
@@ -142,7 +64,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     root = tmp_path / "app"
     root.mkdir()
-    page = build_page(Jobs(root))
+    page = build_page(JobStore(root))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options(root))
     yield url
     page.close()

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ import dream3d
 from dream3d.cli.main import main
 from dream3d.config import load_config, load_config_file
 from dream3d.errors import Cancelled, Dream3DError, NumericsError, OutputError, PromptError
-from dream3d.export import assets, pictures
+from dream3d.export import pictures
+from dream3d.priors.base import Prior
 from dream3d.priors.embedded import PACKAGED
+from dream3d.priors.gaussian import ClosedFormPrior
+from dream3d.scenes.splats import Splats
 from dream3d.scenes.splats_mesh import ColoredMesh
 from dream3d.train import StepReport
 from dream3d.world.grammar import parse
@@ -47,7 +51,7 @@ SMALL = ["steps=5", "scene.count=50", "scene.max_count=60", "render_size=16", "p
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pictures, "FRAMES", 2)
-    monkeypatch.setattr(assets, "to_mesh", lambda splats: TETRAHEDRON)
+    monkeypatch.setattr(Splats, "to_mesh", lambda scene, max_faces: TETRAHEDRON)
     monkeypatch.setenv("HOME", "/secret/home")
     monkeypatch.chdir(tmp_path)
 
@@ -347,3 +351,49 @@ def test_the_api_refuses_like_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not empty"):
         dream3d.generate("x", "gaussian", out=tmp_path / "full")
     assert everything_in(tmp_path) == ["full", "full/thesis.txt"]
+
+
+REFUSED_AT_LOAD = {
+    "guidance.cfg_scale=.nan": "guidance.cfg_scale.initial is nan",
+    "guidance.cfg_scale=-2": "guidance.cfg_scale is -2",
+    "time.min=0.9": "time.min .0.9. exceeds time.max|time.min",
+    "guidance=cfd": "its time must fall from step",
+    "guidance={name: sum, parts: [cfd], shares: [1]}": "its time must fall from step",
+    "view_prompts=foo": "view_prompts is",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED_AT_LOAD)
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(
+    override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["generate", "a mug", "--preset", "gaussian", "time.max=0.5", override]
+    assert main(options) == 2
+    message = capsys.readouterr().err
+    assert re.search(REFUSED_AT_LOAD[override], message), message
+    assert "Traceback" not in message and everything_in(tmp_path) == []
+
+
+def test_four_jointly_denoised_views_cannot_be_three(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "a red mug", "views=3", "--preset", "fast"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "stages.0.views is 3, but prior 'embedded' denoises 4 views of an object together"
+        in message
+    )
+    assert everything_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["vsd", "esd"])
+def test_a_companion_is_asked_of_no_prior_without_one(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClosedFormPrior, "companion", Prior.companion)
+    assert main(["generate", "a mug", "--preset", "gaussian", f"guidance={name}"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        f"guidance is '{name}', which needs a trainable companion, and prior 'gaussian'" in message
+    )
+    assert everything_in(tmp_path) == []

@@ -13,7 +13,8 @@ import pytest
 
 import dream3d
 from dream3d.cli.main import COMMANDS, main, printable
-from dream3d.export import assets, pictures
+from dream3d.export import pictures
+from dream3d.scenes.splats import Splats
 from dream3d.scenes.splats_mesh import ColoredMesh
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +31,7 @@ TINY = ["--preset", "gaussian", "--quiet"]
 @pytest.fixture(autouse=True)
 def short_films(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "FRAMES", 4)
-    monkeypatch.setattr(assets, "to_mesh", lambda splats: TETRAHEDRON)
+    monkeypatch.setattr(Splats, "to_mesh", lambda scene, max_faces: TETRAHEDRON)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -158,8 +159,7 @@ def test_prompts_that_look_like_options(
 # The whole line on standard error.
 MISTAKES = {
     (): None,
-    ("foo",): "unknown command 'foo'; choose one of generate, list, config, doctor, evaluate, "
-    "bench toy, prior train, prior sample, prior evaluate, world show.",
+    ("foo",): f"unknown command 'foo'; choose one of {', '.join(COMMANDS)}.",
     (
         "a red mug",
     ): "unknown command 'a red mug'; a prompt goes after `generate`: dream3d generate \"a red mug\"",
@@ -421,3 +421,29 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 0
+
+
+def test_export_writes_what_a_run_made_and_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, _ = run(capsys, "generate", "x", *TINY, "--out", tmp_path / "run")
+    assert status == 0
+    target = tmp_path / "ünïcode name;$(x).glb"
+    status, out, _ = run(
+        capsys, "export", tmp_path / "run", "--format", "glb", "--out", target, "--json"
+    )
+    told = only_json(out)
+    assert status == 0 and told["path"] == str(target) and told["bytes"] == target.stat().st_size
+    assert told["details"]["faces"] == 4
+    status, out, _ = run(capsys, "list", "formats", "--json")
+    assert {"glb", "ply", "mp4"} <= {item["name"] for item in only_json(out)["items"]}
+    for arguments, message in (
+        (["--format", "glbb"], "Did you mean 'glb'"),
+        (["--format", "glb", "--faces", "3"], "faces is 3; choose an integer from 4"),
+        (["--format", "glb", "--out", str(tmp_path)], "is a directory"),
+        (["--format", "mp4", "--channel", "uv"], "choose one of rgb, normal, depth"),
+    ):
+        status, _, err = run(capsys, "export", tmp_path / "run", *arguments)
+        assert status == 2 and message in err
+    status, _, err = run(capsys, "export", tmp_path, "--format", "glb")
+    assert status == 2 and "not a run directory" in err

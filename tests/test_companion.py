@@ -292,7 +292,7 @@ def test_a_prior_without_a_companion_is_refused_before_the_first_step(tmp_path: 
     class Frozen(ClosedFormPrior):
         companion = ClosedFormPrior.__mro__[1].companion  # the base class's refusal
 
-    with pytest.raises(ConfigError, match="Frozen has no trainable companion; choose a guidance"):
+    with pytest.raises(ConfigError, match="needs a trainable companion"):
         run_system(config(VSD()), tmp_path, prior=Frozen(8))
     assert not (tmp_path / "checkpoints").exists()
 

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dream3d.cameras import CameraBatch
+from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import ConfigError
 from dream3d.evaluation import prior as laboratory
 from dream3d.evaluation.classifier import Evaluator
+from dream3d.evaluation.occlusion import READABLE, least_unhidden
 from dream3d.evaluation.prior import (
     SamplingSettings,
+    agreement,
     draw_front_prompts,
     draw_prompts,
     evaluate_prior,
@@ -128,3 +130,33 @@ def test_a_prior_without_cameras_is_refused(evaluator: Evaluator) -> None:
     blind.accepts_cameras = False
     with pytest.raises(ConfigError, match="takes no cameras"):
         evaluate_prior(blind, n=1, evaluator=evaluator)
+
+
+def test_what_stands_behind_is_hidden() -> None:
+    """Side by side: both in full from the front, one hidden along their line, on the far side the other one."""
+    thing = build_object(parse("a red cube next to a blue cube"), np.random.default_rng(0))
+    cameras = orbit_cameras(torch.tensor([0.0, 90.0, 180.0, 270.0]), torch.zeros(4), size=64)
+    shares = least_unhidden(thing, cameras)
+    assert shares[[0, 2]].min() > 0.95
+    assert shares[[1, 3]].max() < READABLE
+    single = build_object(parse("a red cube"), np.random.default_rng(0))
+    assert least_unhidden(single, cameras).eq(1.0).all()
+
+
+def test_hidden_views_have_no_say_and_others_must_agree(evaluator: Evaluator) -> None:
+    caption = parse("a red cube next to a blue sphere")
+    thing = build_object(caption, np.random.default_rng(1))
+    cameras = orbit_cameras(
+        torch.tensor([0.0, 90.0, 180.0, 270.0]), torch.full((4,), 20.0), size=64
+    )
+    images = render_object(thing, cameras, background=torch.full((4, 1, 1, 3), 0.5)).rgb
+    other = build_object(parse("a green duck"), np.random.default_rng(1))
+    images[1] = render_object(other, cameras[1:2], background=torch.full((1, 1, 1, 3), 0.5)).rgb[0]
+    reading = evaluator.read(images)
+    everyone, without = (
+        torch.ones(1, 4, dtype=torch.bool),
+        torch.tensor([[True, False, True, False]]),
+    )
+    assert not agreement(reading, [caption], everyone).item()
+    assert agreement(reading, [caption], without).item()
+    assert not agreement(reading, [caption], torch.tensor([[True, False, False, False]])).item()

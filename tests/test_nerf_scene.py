@@ -10,8 +10,8 @@ import trimesh
 
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import AssetError, CheckpointError, ConfigError, NumericsError
-from dream3d.export import assets
 from dream3d.export.assets import export_all
+from dream3d.export.formats import mp4
 from dream3d.generation import generate_run
 from dream3d.phases import Phases
 from dream3d.priors.gaussian import GaussianConfig
@@ -347,8 +347,8 @@ def test_a_run_exports_a_mesh_and_lists_what_exists(
         np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]], np.int32),
         np.full((4, 3), 0.5, np.float32),
     )
-    monkeypatch.setattr(Nerf, "to_mesh", lambda scene: tetrahedron)
-    monkeypatch.setattr(assets, "write_turntable", lambda scene, path: path.write_bytes(b"film"))
+    monkeypatch.setattr(Nerf, "to_mesh", lambda scene, max_faces: tetrahedron)
+    monkeypatch.setattr(mp4, "turntable_mp4", lambda *_: b"film")
     result = generate_run(config(steps=2), tmp_path / "run")
     made = {"preview.png", "asset.glb", "turntable.mp4"}
     assert result.status == "done" and made <= set(result.record["files"])

@@ -10,7 +10,7 @@ from dream3d.camera_samplers import CAMERA_SAMPLERS, OrbitCameras, RingCameras
 from dream3d.errors import ConfigError
 from dream3d.noise_sources import NOISE_SOURCES, FixedNoise, FreshNoise
 from dream3d.schedules import Ramp, constant
-from dream3d.time_samplers import TIME_SAMPLERS, AnnealedTime, UniformTime
+from dream3d.time_samplers import TIME_SAMPLERS, AnnealedTime, DreamTime, FlowTime, UniformTime
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -70,6 +70,55 @@ def test_annealed_time_falls_from_end_to_end(law: str) -> None:
     )
     jittered = AnnealedTime(0.98, 0.3, law, jitter=0.1)(500, 0.5, seeded())  # type: ignore[arg-type]
     assert 0.09 < (jittered - sampler(1, 0.5, seeded())).abs().max() <= 0.1
+
+
+def times(sampler, count: int = 1, steps: int = 100) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    return torch.stack([sampler(count, i / steps, seeded(i)) for i in range(steps + 1)])
+
+
+@pytest.mark.parametrize("name", TIME_SAMPLERS.names())
+def test_times_that_claim_to_fall_do_and_others_draw(name: str) -> None:
+    sampler = TIME_SAMPLERS[name]()
+    t = times(sampler, 3)
+    falls = bool((t.diff(dim=0) <= 0).all() and (t == t[:, :1]).all())
+    assert sampler.falls == falls
+    assert t.min() >= 0.0 and t.max() <= 1.0
+
+
+def test_two_stages_halve_the_window_at_once() -> None:
+    sampler = TIME_SAMPLERS["two-stage"]()
+    early, late = sampler(4000, 0.199, seeded()), sampler(4000, 0.2, seeded())
+    assert early.max() > 0.97 and late.max() <= 0.5 and min(early.min(), late.min()) >= 0.02
+
+
+def test_the_shrinking_window_opens_downward() -> None:
+    sampler = TIME_SAMPLERS["shrinking-window"]()
+    for progress, low, high in ((0.0, 0.98, 0.98), (0.4, 0.5, 0.74), (0.9, 0.02, 0.5)):
+        t = sampler(4000, progress, seeded())
+        assert low - 1e-6 <= t.min() and t.max() <= high + 1e-6
+        assert t.max() - t.min() >= 0.98 * (high - low)
+
+
+def test_the_flows_time_bends_where_the_authors_does() -> None:
+    t = times(FlowTime())[:, 0]
+    expected = [0.98, 0.98 - 0.96 * 0.2, 0.98 - 0.96 * 0.4, 0.98 - 0.96 * 0.55, 0.98 - 0.96 * 0.7]
+    torch.testing.assert_close(t[[0, 25, 50, 75, 100]], torch.tensor(expected))
+
+
+def test_dreamtime_dwells_where_its_weight_is_large() -> None:
+    t = times(DreamTime(), steps=200)[:, 0].double()
+    torch.testing.assert_close(t[[0, -1]], torch.tensor([0.98, 0.02]).double(), rtol=0, atol=1e-6)
+    # The paper's rule on its own grid: the level above which the share i / N of the weight lies.
+    grid = torch.linspace(0.02, 0.98, 20001, dtype=torch.float64)
+    above = (-((grid - 0.8) ** 2) / (2 * 0.3**2)).exp()
+    below = (-((grid - 0.5) ** 2) / (2 * 0.1**2)).exp()
+    weight = torch.where(grid > 0.8, above, torch.where(grid < 0.5, below, torch.ones_like(grid)))
+    share = weight.flip(0).cumsum(0).flip(0) / weight.sum()
+    for i in (10, 60, 100, 150, 190):
+        nearest = grid[(share - i / 200).abs().argmin()]
+        assert abs(nearest - t[i]) < 2e-4
+    even = times(DreamTime(0.1, 0.9, high=1.0, low=0.0))[:, 0]
+    torch.testing.assert_close(even, torch.linspace(0.9, 0.1, 101))
 
 
 def test_fixed_noise_never_changes_and_fresh_noise_always_does() -> None:
@@ -148,6 +197,11 @@ def test_solid_background() -> None:
         (lambda: UniformTime(max=Ramp(0.98, 0.01)), r"when 100% of the stage is done"),
         (lambda: UniformTime(max=constant(1.2)), "time.max.initial is 1.2"),
         (lambda: AnnealedTime(final=-0.1), "time.final is -0.1"),
+        (lambda: AnnealedTime(0.2, 0.9), "time.initial .0.2. lies below time.final .0.9."),
+        (lambda: FlowTime(0.2, 0.9), "time.initial .0.2. lies below time.final"),
+        (lambda: FlowTime(reach=(0.5, 0.4)), "time.reach is"),
+        (lambda: DreamTime(0.9, 0.1), "time.min .0.9. exceeds time.max"),
+        (lambda: DreamTime(low_width=0.0), "time.low_width is 0.0"),
         (lambda: FixedNoise(constant(2.0)), "noise.share is 2.0"),
         (
             lambda: OrbitCameras(elevation_deg=(50.0, -10.0)),

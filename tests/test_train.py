@@ -14,8 +14,10 @@ from dream3d.prompts import Prompts
 from dream3d.run import make_companion
 from dream3d.scenes.canvas import Canvas, CanvasConfig
 from dream3d.schedules import Ramp, constant
-from dream3d.train import PATIENCE, StepReport, TrainState, clip_pixels, make_optimizer, train_stage
+from dream3d.time_samplers import AnnealedTime
+from dream3d.train import PATIENCE, StepReport, TrainState, make_optimizer, train_stage
 from guidance import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.clips import clip_pixels
 from guidance.sds import SDS
 from systems.base import Stage
 
@@ -51,7 +53,8 @@ def test_a_canvas_becomes_the_priors_picture(conditioning: str) -> None:
 
 @pytest.mark.parametrize("name", GUIDANCE.names())
 def test_every_guidance_runs_in_the_loop(name: str) -> None:
-    _, reports, _ = train(replace(PLAIN, guidance=GUIDANCE[name](), steps=10))
+    time = AnnealedTime() if GUIDANCE[name]().needs_falling_time else PLAIN.time
+    _, reports, _ = train(replace(PLAIN, guidance=GUIDANCE[name](), time=time, steps=10))
     assert all(torch.isfinite(torch.tensor(list(r.metrics.values()))).all() for r in reports)
     assert not torch.equal(reports[0].images, reports[-1].images)
 

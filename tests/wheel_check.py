@@ -36,6 +36,9 @@ def main(torch_requirement: str) -> None:
         run(python, "-m", "pip", "install", "--quiet", wheel, cwd=work)
         dream3d = work / "env" / "bin" / "dream3d"
         run(dream3d, "--help", cwd=work)
+        for kind in ("presets", "systems"):
+            if not json.loads(run(dream3d, "list", kind, "--json", cwd=work))["items"]:
+                sys.exit(f"the wheel holds no {kind}")
         out = run(
             dream3d,
             *("generate", "a red mug", "--preset", "fast", "--out", work / "mug", "--json"),

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import dream3d
-from dream3d.cli.options import Parser, UsageError, split_at_dashes
+from dream3d.cli.options import Parser, UsageError, printable, split_at_dashes
 from dream3d.errors import Dream3DError
 from dream3d.registry import suggestion
 
@@ -20,11 +20,20 @@ FORMAT_VERSION = 1
 
 COMMANDS = {
     "generate": ("dream3d.cli.generate", "make a 3D asset from a prompt"),
+    "export": ("dream3d.cli.export", "write a run's asset as a file of any format"),
     "list": ("dream3d.cli.show", "what can be chosen: priors, guidance, scenes, presets, ..."),
     "config": ("dream3d.cli.show", "print a preset with every setting resolved"),
     "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),
     "evaluate": ("dream3d.cli.evaluate", "measure a run against the truth"),
+    "batch": ("dream3d.cli.batch", "an asset for every line of a file of prompts"),
+    "jobs list": ("dream3d.cli.jobs", "the jobs below a directory"),
+    "jobs show": ("dream3d.cli.jobs", "a job and what happened to it"),
+    "jobs cancel": ("dream3d.cli.jobs", "stop a job"),
+    "jobs resume": ("dream3d.cli.jobs", "go on with a job that ended unfinished"),
+    "jobs delete": ("dream3d.cli.jobs", "remove a job and its files"),
     "bench toy": ("dream3d.cli.bench", "every guidance on a density whose outcome is known"),
+    "bench fit": ("dream3d.cli.bench_fit", "each representation fitted straight to true views"),
+    "bench kernels": ("dream3d.cli.bench_kernels", "the fast renderers beside their peers"),
     "prior train": ("dream3d.cli.prior", "train the embedded prior"),
     "prior sample": ("dream3d.cli.prior", "draw pictures from a prior"),
     "prior evaluate": ("dream3d.cli.prior", "measure the embedded prior"),
@@ -125,11 +134,6 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
     raise UsageError(
         f"unknown command {first!r}; choose one of {', '.join(COMMANDS)}.{suggestion(first, list(COMMANDS))}"
     )
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that a prompt inside a message cannot drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

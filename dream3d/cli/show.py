@@ -6,7 +6,7 @@ from dream3d.cli.options import Command, Outcome, Parser
 
 KINDS = (
     *("presets", "priors", "scenes", "guidance", "time", "noise", "cameras", "background"),
-    *("renderers", "systems"),
+    *("renderers", "systems", "formats"),
 )
 
 

@@ -22,7 +22,7 @@ from dream3d.registry import Registry, suggestion
 from dream3d.scenes.base import SCENES
 from dream3d.schedules import Ramp
 from dream3d.time_samplers import TIME_SAMPLERS
-from guidance.base import GUIDANCE
+from guidance.base import GUIDANCE, Guidance
 from systems.base import Stage
 
 STAGE_COMPONENTS: dict[str, Registry[Any]] = {
@@ -79,10 +79,38 @@ def type_name(annotation: Any) -> str:
     if typing.get_origin(annotation) is tuple:
         inner = (type_name(a) if a is not Ellipsis else "..." for a in typing.get_args(annotation))
         return f"[{', '.join(inner)}]"
+    if (item := _listed(annotation)) is not None:
+        return "a list of guidances" if item is Guidance else "a list of schedules"
     if isinstance(annotation, type) and not typing.get_args(annotation):
         names = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
         return names.get(annotation, annotation.__name__)
     return str(annotation).replace("typing.", "")
+
+
+def _written_out(hint: Any, value: Any, path: str, key: str) -> Any:
+    """`value` in its long form: a number as the constant schedule it means, a name as a component of that name."""
+    if hint is Ramp:
+        if isinstance(value, dict):
+            known = [field.name for field in dataclasses.fields(Ramp)]
+            check_keys(value, known, path, "a schedule")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            return {"initial": value, "final": value}
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, str) and "name" in [f.name for f in dataclasses.fields(hint)]:
+            value = {"name": value}
+        if isinstance(value, dict):
+            fill(hint, value, path, key)  # for its own messages
+    return value
+
+
+def _merged(schema: Any, values: dict[str, Any], where: str) -> Any:
+    """`values` merged into a structured `schema`, and read once: text with `${` is typed only when read."""
+    merged = OmegaConf.merge(
+        schema,
+        {key: _plain(value, f"{where}.{key}" if where else key) for key, value in values.items()},
+    )
+    OmegaConf.to_container(merged, resolve=True)
+    return merged
 
 
 def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
@@ -94,21 +122,26 @@ def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     check_keys(values, list(fields), where, of)
+    lists = {key: item for key in fields if (item := _listed(hints[key])) is not None}
+    if lists:
+        return _fill_with_lists(cls, lists, values, where, of)
+    values = {
+        key: _written_out(hints[key], value, f"{where}.{key}" if where else key, key)
+        for key, value in values.items()
+    }
     schema = OmegaConf.structured(cls)
-    for key, value in values.items():
-        path = f"{where}.{key}" if where else key
-        if hints[key] is Ramp and isinstance(value, dict):
-            check_keys(
-                value, [field.name for field in dataclasses.fields(Ramp)], path, "a schedule"
-            )
-        elif hints[key] is Ramp and isinstance(value, int | float) and not isinstance(value, bool):
-            value = {"initial": value, "final": value}
-        try:
-            schema = OmegaConf.merge(schema, {key: _plain(value, path)})
-            # Text with `${` is typed only when read.
-            OmegaConf.to_container(schema, resolve=True)
-        except (OmegaConfBaseException, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} is {value!r}; it must be {type_name(hints[key])}") from error
+    try:
+        schema = _merged(schema, values, where)
+    except (OmegaConfBaseException, TypeError, ValueError):
+        # One at a time, only to find out which: merging copies the whole schema.
+        for key, value in values.items():
+            try:
+                schema = _merged(schema, {key: value}, where)
+            except (OmegaConfBaseException, TypeError, ValueError) as error:
+                path = f"{where}.{key}" if where else key
+                raise ConfigError(
+                    f"{path} is {value!r}; it must be {type_name(hints[key])}"
+                ) from error
     for key in fields:
         if OmegaConf.is_missing(schema, key):
             path = f"{where}.{key}" if where else key
@@ -117,6 +150,60 @@ def fill(cls: type, values: dict[str, Any], where: str, of: str) -> Any:
         return OmegaConf.to_object(schema)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _listed(annotation: Any) -> type | None:
+    """What a tuple of any length holds, if that is guidances or schedules, which OmegaConf cannot type by itself."""
+    inside = typing.get_args(annotation)
+    if len(inside) == 2 and inside[1] is Ellipsis and inside[0] in (Guidance, Ramp):
+        return inside[0]
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneRamp:
+    value: Ramp = dataclasses.field(default_factory=Ramp)
+
+
+def _fill_with_lists(
+    cls: type, lists: dict[str, type], values: dict[str, Any], where: str, of: str
+) -> Any:
+    """`fill` for a class with lists of guidances or schedules: those are built one by one, the rest as ever."""
+    made: dict[str, Any] = {}
+    for key in lists.keys() & values.keys():
+        path, given = f"{where}.{key}", values[key]
+        if not isinstance(given, list | tuple):
+            raise ConfigError(f"{path} is {given!r}; write a list")
+        if lists[key] is Guidance:
+            items = (item if isinstance(item, dict) else {"name": item} for item in given)
+            made[key] = tuple(
+                build_component("guidance", item, f"{path}.{i}") for i, item in enumerate(items)
+            )
+        else:
+            made[key] = tuple(
+                fill(_OneRamp, {"value": item}, f"{path}.{i}", "a schedule").value
+                for i, item in enumerate(given)
+            )
+    hints = typing.get_type_hints(cls)
+    rest = [
+        (field.name, hints[field.name], _default_of(field))
+        for field in dataclasses.fields(cls)
+        if field.name not in lists
+    ]
+    plain_class = dataclasses.make_dataclass(cls.__name__, rest, frozen=True)
+    given = {key: value for key, value in values.items() if key not in lists}
+    plain = fill(plain_class, given, where, of)
+    try:
+        return cls(**made, **{name: getattr(plain, name) for name, _, _ in rest})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _default_of(field: dataclasses.Field) -> Any:
+    """A field's default in the form `make_dataclass` takes; MISSING where it must be given."""
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)
+    return field.default if field.default is not dataclasses.MISSING else MISSING
 
 
 def build_component(kind: str, data: Any, where: str) -> Any:
@@ -159,10 +246,7 @@ def _plain_stage_schema() -> type:
     parts = []
     for field in dataclasses.fields(Stage):
         if field.name not in STAGE_COMPONENTS:
-            default: Any = field.default if field.default is not dataclasses.MISSING else MISSING
-            if field.default_factory is not dataclasses.MISSING:
-                default = dataclasses.field(default_factory=field.default_factory)
-            parts.append((field.name, hints[field.name], default))
+            parts.append((field.name, hints[field.name], _default_of(field)))
     return dataclasses.make_dataclass("StageSettings", parts, frozen=True)
 
 

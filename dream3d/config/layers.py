@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dream3d
+import systems.base
 from dream3d.config.build import (
     COMPONENTS,
     STAGE_COMPONENTS,
@@ -42,9 +43,31 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_directory().glob("*.yaml"))
 
 
+def system_names() -> list[str]:
+    """All published systems, sorted: presets after a paper, in `systems/`."""
+    return sorted(path.stem for path in Path(systems.base.__file__).parent.glob("*.yaml"))
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset or system.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    presets, published = preset_names(), system_names()
+    if name in presets:
+        return preset_directory() / f"{name}.yaml"
+    if name in published:
+        return Path(systems.base.__file__).parent / f"{name}.yaml"
+    raise ConfigError(
+        f"preset is '{name}'; choose one of {', '.join(presets)}, or a published system: "
+        f"{', '.join(published)}.{suggestion(name, [*presets, *published])}"
+    )
+
+
 def preset_summary(name: str) -> str:
-    """The comment in a preset's first line."""
-    text = (preset_directory() / f"{name}.yaml").read_text(encoding="utf-8")
+    """The comment in the first line of a preset or system."""
+    text = preset_path(name).read_text(encoding="utf-8")
     return text.splitlines()[0].lstrip("# ").strip()
 
 
@@ -66,14 +89,10 @@ def read_preset(name: str, seen: tuple[str, ...] = ()) -> Document:
     Raises:
         ConfigError: no such preset; presets that extend each other in a circle.
     """
-    known = preset_names()
-    if name not in known:
-        raise ConfigError(
-            f"preset is '{name}'; choose one of {', '.join(known)}.{suggestion(name, known)}"
-        )
+    path = preset_path(name)
     if name in seen:
         raise ConfigError(f"presets extend each other in a circle: {' -> '.join([*seen, name])}")
-    return extended(read_mapping_file(preset_directory() / f"{name}.yaml"), (*seen, name))
+    return extended(read_mapping_file(path), (*seen, name))
 
 
 def extended(document: Document, seen: tuple[str, ...] = ()) -> Document:
@@ -196,6 +215,8 @@ def _set(container: dict[str, Any], parts: list[str], value: Any, key: str) -> N
         inner = {"initial": inner, "final": inner}
     if inner is None:
         inner = {}
+    if head == "guider" and isinstance(inner, str):
+        inner = {"name": inner}
     if not isinstance(inner, dict):
         raise ConfigError(f"{key}: {head} is {inner!r}, which has no settings; set it as a whole")
     container[head] = dict(inner)

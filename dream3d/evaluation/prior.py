@@ -15,6 +15,7 @@ from dream3d.errors import ConfigError
 from dream3d.evaluation.acceptance import measure_accuracy
 from dream3d.evaluation.alignment import recall, views_right
 from dream3d.evaluation.classifier import SIZE, Evaluator, Reading, load_evaluator
+from dream3d.evaluation.occlusion import READABLE, least_unhidden
 from dream3d.evaluation.statistics import Proportion, wilson
 from dream3d.prior_training.sampling import sample
 from dream3d.priors.base import Prior
@@ -70,7 +71,8 @@ def evaluate_prior(
 
     color, category: of single-view samples; all of a pair's must be right.
     view: the side of single-view samples of front-marked objects is the named one (nearest of eight).
-    multiview: four views denoised together, a quarter turn apart, are read as the same categories and colours.
+    multiview: four views denoised together, a quarter turn apart, are read as the same categories and colours. A view
+        in which one of a pair stands in front of the other (in the truth) has no say; see `occlusion`.
 
     Args:
         prior: takes cameras and knows the procedural world's words.
@@ -221,7 +223,11 @@ class _Probe:
         cameras = _orbit(azimuth.reshape(-1), elevation.repeat(VIEWS))
         repeated = [caption for caption in captions for _ in range(VIEWS)]
         reading = self._read(repeated, cameras, VIEWS)
-        return wilson(int(agreement(reading, captions, VIEWS).sum().item()), n)
+        shown = [
+            readable(caption, cameras[index * VIEWS : (index + 1) * VIEWS], index)
+            for index, caption in enumerate(captions)
+        ]
+        return wilson(int(agreement(reading, captions, torch.stack(shown)).sum().item()), n)
 
     def _angles(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         return 45.0 * self.rng.integers(8, size=n), self.rng.uniform(0.0, 40.0, n)
@@ -279,14 +285,24 @@ def _orbit(azimuth_deg: np.ndarray, elevation_deg: np.ndarray) -> CameraBatch:
     )
 
 
-def agreement(reading: Reading, captions: list[Caption], views: int) -> Bool[Tensor, " N"]:
-    """For each object whether all its views are read as the same categories and colours.
+def readable(caption: Caption, cameras: CameraBatch, seed: int) -> Bool[Tensor, " V"]:
+    """Which views show enough of both objects of a pair, in one member of the caption's family drawn by `seed`."""
+    thing = build_object(caption, np.random.default_rng(seed))
+    return least_unhidden(thing, cameras) >= READABLE
+
+
+def agreement(
+    reading: Reading, captions: list[Caption], shown: Bool[Tensor, "N V"]
+) -> Bool[Tensor, " N"]:
+    """For each object whether its views are read as the same categories and colours.
 
     Args:
-        reading: of N * views images, object by object.
+        reading: of N * V images, object by object.
         captions: of the N objects; of a pair both must agree, in any order where they stand side by side.
-        views: per object.
+        shown: the views that have a say; an object with fewer than two does not count as agreeing. Of "A next to B",
+            from four sides a quarter turn apart, two always show both.
     """
+    views = shown.shape[1]
     classes = [
         torch.stack(
             [getattr(reading, f"{what}_{place}").argmax(-1) for what in ("category", "color")], -1
@@ -295,12 +311,13 @@ def agreement(reading: Reading, captions: list[Caption], views: int) -> Bool[Ten
     ]
     first, second = (places.reshape(-1, views, 2).tolist() for places in classes)
     same = []
-    for caption, a, b in zip(captions, first, second, strict=True):
+    for caption, a, b, seen in zip(captions, first, second, shown.tolist(), strict=True):
         if caption.relation is None:
             read = [tuple(x) for x in a]
         else:
             read = [(tuple(x), tuple(y)) for x, y in zip(a, b, strict=True)]
         if caption.relation == "next to":
             read = [tuple(sorted(pair)) for pair in read]
-        same.append(len(set(read)) == 1)
+        said = [what for what, counts in zip(read, seen, strict=True) if counts]
+        same.append(len(said) >= 2 and len(set(said)) == 1)
     return torch.tensor(same)

@@ -2,7 +2,9 @@
 
 import io
 import math
+import tempfile
 from pathlib import Path
+from typing import Literal
 
 import imageio_ffmpeg
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 
 from dream3d.cameras import orbit_cameras
 from dream3d.errors import AssetError, OutputError
-from dream3d.files import atomic_path, write_bytes
+from dream3d.files import write_bytes, writing
 from dream3d.scenes.base import Scene
 
 BACKGROUND = 0.82
@@ -82,32 +84,69 @@ def write_preview(scene: Scene, path: Path, size: int = 192) -> None:
     write_bytes(path, png_bytes(grid(views)))
 
 
-def write_turntable(scene: Scene, path: Path, size: int = 256) -> None:
-    """One turn around the scene as H.264 in MP4, `FRAMES` at `FRAMES_PER_SECOND`, playable in every browser.
+def turntable_mp4(
+    scene: Scene,
+    size: int = 256,
+    count: int = FRAMES,
+    channel: Literal["rgb", "normal", "depth"] = "rgb",
+) -> bytes:
+    """One turn around the scene as H.264 in MP4 at `FRAMES_PER_SECOND`, playable in every browser.
+
+    Args:
+        scene: what to show.
+        size: side in pixels; the codec wants an even one, so an odd one is rounded up.
+        count: pictures of the turn.
+        channel: what to show.
 
     Raises:
         AssetError: see `render_views`.
-        OutputError: the file cannot be written, or ffmpeg fails.
+        OutputError: ffmpeg fails, or there is no room for a temporary file.
     """
-    frames = render_views(scene, [360.0 * index / FRAMES for index in range(FRAMES)], size)
-    with atomic_path(path) as temporary:
+    size += size % 2
+    del channel
+    frames = render_views(scene, [360.0 * index / count for index in range(count)], size)
+    return encode_film(frames, ".mp4", "libx264", "yuv420p", ["-movflags", "+faststart"])
+
+
+def encode_film(
+    frames: UInt8[np.ndarray, "F H W 3"], suffix: str, codec: str, pixels: str, options: list[str]
+) -> bytes:
+    """A film file of the frames, made by ffmpeg in a temporary directory.
+
+    Raises:
+        OutputError: ffmpeg fails, or there is no room.
+    """
+    with tempfile.TemporaryDirectory(prefix="dream3d-") as directory:
+        path = Path(directory) / f"film{suffix}"
         writer = imageio_ffmpeg.write_frames(
-            str(temporary),
-            (size, size),
+            str(path),
+            (frames.shape[2], frames.shape[1]),
             fps=FRAMES_PER_SECOND,
-            codec="libx264",
-            pix_fmt_out="yuv420p",
+            codec=codec,
+            pix_fmt_out=pixels,
             quality=8,
             macro_block_size=2,
             ffmpeg_log_level="error",
-            output_params=["-movflags", "+faststart"],
+            output_params=options,
         )
         try:
-            writer.send(None)
-            for frame in frames:
-                writer.send(np.ascontiguousarray(frame))
+            with writing(path):
+                writer.send(None)
+                for frame in frames:
+                    writer.send(np.ascontiguousarray(frame))
+                writer.close()
+                return path.read_bytes()
         except RuntimeError as error:
             detail = " ".join(str(error).split())[-200:]
-            raise OutputError(f"cannot write {path}: ffmpeg failed: {detail}") from error
+            raise OutputError(f"cannot make a film: ffmpeg failed: {detail}") from error
         finally:
             writer.close()
+
+
+def write_turntable(scene: Scene, path: Path, size: int = 256) -> None:
+    """Write `turntable_mp4` to `path`.
+
+    Raises:
+        AssetError, OutputError: see `turntable_mp4`; or the file cannot be written.
+    """
+    write_bytes(path, turntable_mp4(scene, size))

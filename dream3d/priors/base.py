@@ -76,6 +76,10 @@ class Prior(ABC):
     """Side in pixels of the images `encode` expects and `decode` returns."""
     accepts_cameras: bool = False
     """Whether a Condition may carry cameras (and, with them, several views per object)."""
+    joint_views: int | None = None
+    """How many views of one object it denoises jointly, where it was made for one number only."""
+    embeds_ahead: bool = False
+    """Whether embedding is so costly to begin with that all a run may need should be asked for at once."""
     device: torch.device = torch.device("cpu")
     origin: Mapping[str, str] = {}
     """Model, revision and licence of downloaded or local weights, for the record of a run and its assets."""
@@ -106,12 +110,18 @@ class Prior(ABC):
     ) -> Prediction:
         """The network's output at z_t, without gradient."""
 
-    def companion(self, rank: int, seed: int) -> "Companion":
+    @property
+    def has_companion(self) -> bool:
+        """Whether `companion` makes one."""
+        return type(self).companion is not Prior.companion
+
+    def companion(self, rank: int, seed: int, name: str = "companion") -> "Companion":
         """A new trainable twin (see `dream3d.companion`).
 
         Args:
             rank: of its low-rank update, where it has one.
             seed: of its random start.
+            name: twins of different names live side by side; one of the same name is replaced.
 
         Raises:
             ConfigError: this kind of prior has none.

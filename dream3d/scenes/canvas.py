@@ -21,6 +21,8 @@ class Canvas(Scene):
         lr: learning rate over the stage.
     """
 
+    solid = False
+
     def __init__(self, logits: Float[Tensor, "1 3 S S"], lr: Ramp) -> None:
         self._pixels = torch.nn.Parameter(logits)
         self._lr = lr
@@ -74,6 +76,10 @@ class CanvasConfig(SceneConfig):
     size: int = 32
     contrast: float = 0.1
     lr: Ramp = field(default_factory=lambda: constant(0.05))
+
+    @classmethod
+    def tiny(cls) -> "CanvasConfig":
+        return cls(size=16)
 
     def create(self, generator: torch.Generator, device: torch.device) -> Canvas:
         noise = torch.randn(1, 3, self.size, self.size, generator=generator)

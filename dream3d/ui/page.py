@@ -13,20 +13,20 @@ import gradio as gr
 
 from dream3d.config.layers import preset_names
 from dream3d.errors import Dream3DError
-from dream3d.ui.jobs import MAX_PROMPT, Jobs, JobView
+from dream3d.jobs import ENDED, MAX_PROMPT, Job, JobRequest, JobStore
 
 EXAMPLES = (
     *("a red mug", "a green snowman", "a blue car", "a yellow duck"),
     *("a purple castle", "an orange cat", "a white lighthouse", "a red cube on a blue cylinder"),
 )
 SECONDS_BETWEEN_LOOKS = 1.0
-_ENDED = ("done", "cancelled", "failed")
 _WORDS = {
-    "waiting": "Loading",
+    "queued": "Waiting for its turn",
     "running": "Optimising",
     "done": "Done",
     "cancelled": "Stopped; this is what there was",
     "failed": "Failed",
+    "lost": "Failed",
 }
 
 
@@ -45,10 +45,12 @@ class Shown:
     ended: bool = False
 
 
-def progress_html(view: JobView) -> str:
+def progress_html(view: Job) -> str:
     """The state of a job as a sentence and a bar; every word of a message is escaped."""
     words = _WORDS[view.state]
-    if view.state == "running":
+    if view.state == "running" and not view.step:
+        words = "Loading"
+    elif view.state == "running":
         words += f", step {view.step} of {view.steps}"
         if view.seconds_left is not None:
             words += f", about {max(1, round(view.seconds_left))} s left"
@@ -57,7 +59,7 @@ def progress_html(view: JobView) -> str:
     if view.message:
         words += f": {view.message}"
     part = f' value="{view.step}" max="{view.steps}"' if view.steps else ""
-    bar = "" if view.state in _ENDED else f'<progress{part} style="width:100%"></progress>'
+    bar = "" if view.state in ENDED else f'<progress{part} style="width:100%"></progress>'
     return f'<div id="job-status" role="status" aria-live="polite">{html.escape(words)}{bar}</div>'
 
 
@@ -68,24 +70,22 @@ class Page:
         jobs: where they are started and found.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: JobStore) -> None:
         self.jobs = jobs
 
     def generate(self, prompt: str, preset: str, seed: float | None) -> tuple[Any, ...]:
         """Start a job; returns its id, the message and an emptied page."""
         try:
-            if not prompt.strip():
-                raise Dream3DError("Type what to make, for example: a red mug")
-            job = self.jobs.start(prompt, preset, int(seed or 0))
+            job = self.jobs.submit(JobRequest(prompt, preset, int(seed or 0)))
         except Dream3DError as error:
             gr.Warning(html.escape(str(error)))
             return (gr.skip(),) * 9
-        progress = progress_html(JobView("waiting", prompt))
+        progress = progress_html(self.jobs.status(job))
         return (job, Shown(job), progress, None, None, None, None, *_buttons(True))
 
     def cancel(self, job: str) -> None:
         """Ask the job to stop."""
-        if job:
+        if job and self.jobs.exists(job):
             self.jobs.cancel(job)
 
     def look(self, job: str, shown: Shown | None) -> tuple[Any, ...]:
@@ -94,21 +94,21 @@ class Page:
         if not job or (shown.job == job and shown.ended):
             return (gr.skip(),) * 8
         try:
-            view = self.jobs.view(job)
+            self.jobs.tend()
+            view = self.jobs.status(job)
         except Dream3DError:
             # A browser may remember a job that was removed from the disk: it starts afresh.
             return (Shown(job, ended=True), "", None, None, None, None, *_buttons(False))
-        files = view.files or {}
-        preview = files.get("preview.png")
-        written = preview.stat().st_mtime_ns if preview else 0
-        fresh = written != shown.preview or shown.job != job
-        ended = view.state in _ENDED
+        run = self.jobs.run_path(job)
+        files = {name: run / name for name in view.files}
+        fresh = view.preview != shown.preview or shown.job != job
+        ended = view.state in ENDED and not view.live
         downloads: tuple[Any, ...] = (gr.skip(),) * 3
         if ended:
             glb, ply = _path(files, "asset.glb"), _path(files, "asset.ply")
             downloads = (glb, _download(glb), _download(ply))
         return (
-            Shown(job, written, ended),
+            Shown(job, view.preview, ended),
             progress_html(view),
             (_path(files, "preview.png") if fresh else gr.skip()),
             *downloads,
@@ -129,7 +129,7 @@ def _buttons(busy: bool) -> tuple[Any, Any]:
     return gr.update(interactive=not busy), gr.update(interactive=busy)
 
 
-def build_page(jobs: Jobs) -> gr.Blocks:
+def build_page(jobs: JobStore) -> gr.Blocks:
     """The page, not yet served."""
     handlers = Page(jobs)
     presets = [name for name in preset_names() if name != "gaussian"]

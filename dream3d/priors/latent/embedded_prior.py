@@ -19,6 +19,8 @@ def canonical_prompt(prompt: str) -> str:
 class EmbeddedPrior(DiffusersPrior):
     """A `DiffusersPrior` that refuses words it was never taught."""
 
+    joint_views = 4
+
     def check_prompt(self, prompt: str) -> None:
         """Refuse what the world cannot show; see `dream3d.world.grammar.parse`."""
         parse(prompt)

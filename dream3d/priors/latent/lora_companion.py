@@ -51,21 +51,22 @@ class LoraCompanion(Companion):
     """See the module.
 
     Args:
-        prior: whose network gets the updates; a companion made earlier for it is replaced.
+        prior: whose network gets the updates; a companion of the same name made earlier for it is replaced.
         rank: of every update.
         seed: of the updates' random factors.
+        name: of the adapter; companions of different names live side by side.
     """
 
-    def __init__(self, prior: HasNetwork, rank: int, seed: int) -> None:
-        self.prior = prior
+    def __init__(self, prior: HasNetwork, rank: int, seed: int, name: str = ADAPTER) -> None:
+        self.prior, self.name = prior, name
         self.unet = prior.network
-        if ADAPTER in getattr(self.unet, "peft_config", {}):
-            self.unet.delete_adapters(ADAPTER)
+        if name in getattr(self.unet, "peft_config", {}):
+            self.unet.delete_adapters(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.unet.add_adapter(
                 LoraConfig(r=rank, lora_alpha=rank, target_modules=update_targets(self.unet)),
-                ADAPTER,
+                name,
             )
             # A transformer without such a time embedding learns without cameras.
             timed = hasattr(self.unet, "time_embedding")
@@ -74,9 +75,7 @@ class LoraCompanion(Companion):
                 self.camera = _camera_embedding(self.unet)
         if self.camera is not None:
             self.camera.to(prior.device)
-        self._parameters = {
-            name: p for name, p in self.unet.named_parameters() if f".{ADAPTER}." in name
-        }
+        self._parameters = {key: p for key, p in self.unet.named_parameters() if f".{name}." in key}
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()  # small updates need more than 16 bits
         if self.camera is not None:
@@ -103,6 +102,7 @@ class LoraCompanion(Companion):
             hook = self.unet.time_embedding.register_forward_hook(
                 lambda module, inputs, output: output + embedding.to(output.dtype)
             )
+        self.unet.set_adapter(self.name)
         self.unet.enable_adapters()
         try:
             yield

@@ -86,6 +86,8 @@ def _schedule(parts: PipelineParts, device: torch.device) -> tuple[NoiseSchedule
 class PipelinePrior(Prior):
     """Adapter over the parts of one pipeline.
 
+    Text encoders may be far larger than the network, so all of a run's prompts are best embedded in one call.
+
     Args:
         parts: loaded and on `device`.
         device: of the networks.
@@ -124,6 +126,8 @@ class PipelinePrior(Prior):
             )
         side = self.image_size // self.codec.downscale
         self.latent_shape = (self._channels(), side, side)
+
+    embeds_ahead = True
 
     def check_prompt(self, prompt: str) -> None:
         """An open vocabulary takes any prompt."""
@@ -179,11 +183,11 @@ class PipelinePrior(Prior):
         value = value.to(z_t.dtype)
         return self._prediction(-value if self.row.output == "-flow" else value, z_t, t)
 
-    def companion(self, rank: int, seed: int) -> Companion:
+    def companion(self, rank: int, seed: int, name: str = "companion") -> Companion:
         """Low-rank updates of the network's attention; see `lora_companion`."""
         from dream3d.priors.latent.lora_companion import LoraCompanion
 
-        return LoraCompanion(self, rank, seed)
+        return LoraCompanion(self, rank, seed, name)
 
     def _prediction(self, value: Tensor, z_t: Tensor, t: Tensor) -> Prediction:
         alpha = per_sample(self.schedule.alpha(t), z_t)

@@ -1,0 +1,56 @@
+"""`dream3d bench kernels`: the fast renderers beside their references and another renderer."""
+
+import argparse
+from typing import Any
+
+from dream3d.cli.options import Command, Outcome, Parser, UsageError, say
+
+
+def add_options(name: str, parser: Parser) -> Command:
+    """Declare the command's options; returns what runs it."""
+    parser.description = (
+        "One forward and backward pass of every fast renderer beside its peers, by turns in one run. Ratios are given\n"
+        "only when nobody else uses the machine. Bars: docs/performance.md."
+    )
+    add = parser.add_argument
+    add("ops", nargs="*", metavar="OP", help="splats, hash_grid, march, ... (default: all)")
+    add("--rounds", type=int, default=7, help="passes of each side, 1 to 1000")
+    add("--force", action="store_true", help="show ratios on a loaded machine too")
+    return run
+
+
+def run(arguments: argparse.Namespace) -> Outcome:
+    """Time all rows."""
+    if not 1 <= arguments.rounds <= 1000:
+        raise UsageError(f"--rounds is {arguments.rounds}; choose 1 to 1000")
+    say("loading")
+    from dream3d.bench.kernels import bench_kernels
+
+    ops = [*arguments.ops, *arguments.literal]
+    result = bench_kernels(ops, arguments.rounds, arguments.force, say)
+    return Outcome(result, table(result))
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows in columns."""
+    lines = [
+        f"{'operation':22} {'case':10} {'beside':11} {'core ms':>9} {'peer':>9} {'wall ms':>9} {'peer':>9} "
+        f"{'ratio':>7} {'bar':>5}"
+    ]
+    for row in result["rows"]:
+        start = f"{row['op']:22} {row['case']:10} {row['peer']:11}"
+        if "skipped" in row:
+            lines.append(f"{start} skipped: {row['skipped']}")
+            continue
+        times = (row[k] for k in ("core_ms", "peer_core_ms", "wall_ms", "peer_wall_ms"))
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.1f}"
+        said = {True: "  met", False: "  NOT MET", None: ""}[row["met"]]
+        figures = "".join(f" {value:9.2f}" for value in times)
+        lines.append(f"{start}{figures} {ratio:>7} {row['bar']:5g}{said}")
+    if "memory" in result:
+        memory = result["memory"]
+        value = memory.get("skipped") or f"{memory['above_baseline_mb']} MB above baseline"
+        lines.append(f"memory of {memory['case']}: {value} (limit {memory['limit_mb']:g} MB)")
+    cores = result["machine"]["cores"]
+    lines.append(f"{result['machine']['processor']}, {cores} cores, load {result['load']}")
+    return "\n".join([*lines, *([result["warning"]] if "warning" in result else [])])

@@ -1,0 +1,33 @@
+"""What a prior cannot do for a run, said before anything is written."""
+
+from dream3d.errors import ConfigError
+from dream3d.priors.base import Prior
+from systems.base import RunConfig
+
+
+def check_run(config: RunConfig, prior: Prior) -> None:
+    """Refuse stages this prior cannot serve.
+
+    Raises:
+        ConfigError: a stage's guidance needs a trainable companion, cameras, or another number of views.
+    """
+    kind = getattr(type(config.prior), "registered_name", type(prior).__name__)
+    for index, stage in enumerate(config.stages):
+        where = f"stages.{index}"
+        if stage.conditioning != "text" and not prior.accepts_cameras:
+            raise ConfigError(
+                f"{where}.conditioning is '{stage.conditioning}', but prior '{kind}' takes no cameras; choose "
+                "conditioning=text"
+            )
+        joint = prior.joint_views
+        if stage.conditioning == "multiview" and joint is not None and stage.views != joint:
+            raise ConfigError(
+                f"{where}.views is {stage.views}, but prior '{kind}' denoises {joint} views of an object together; "
+                f"choose views={joint}, or conditioning=camera"
+            )
+        if stage.guidance.companion_settings() is not None and not prior.has_companion:
+            guidance = type(stage.guidance).registered_name  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"{where}.guidance is '{guidance}', which needs a trainable companion, and prior '{kind}' has none; "
+                "choose a guidance that needs none, such as sds, or another prior"
+            )
