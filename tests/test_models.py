@@ -186,7 +186,7 @@ def test_resolution_must_fit_the_codec(saved: Path) -> None:
     with pytest.raises(ModelError, match="multiples of 2"):
         open_prior(saved, CPU, Opening(resolution=15))
     with pytest.raises(ConfigError, match="precision"):
-        DiffusersConfig(precision="int4")  # type: ignore[arg-type]
+        load_config(overrides=["prior=diffusers", "prior.precision=int4"], prompt="a red mug")
 
 
 def test_precision_is_the_weights(saved: Path) -> None:

@@ -172,7 +172,7 @@ def test_one_step_equals_the_pipelines_own(name: str, saved: Any) -> None:
         torch.testing.assert_close(stepped, after, atol=1e-5, rtol=1e-5)
 
 
-@EVERY_ROW
+@EVERY_ROW_MOSTLY_SLOW
 def test_known_answer_is_read_as_the_pipeline_reads_it(
     name: str, saved: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

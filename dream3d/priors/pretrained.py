@@ -48,6 +48,12 @@ class DiffusersConfig(PriorConfig):
             if getattr(self, name) < 0:
                 raise ConfigError(f"prior.{name} is {getattr(self, name)}; choose 0 or more")
 
+    @property
+    def license(self) -> str:
+        """Of the weights, as `dream3d models list` has it; empty where it is not known."""
+        entry = None if Path(self.model).is_dir() else find_model(self.model)
+        return "" if entry is None else entry.licence
+
     def load(self, device: torch.device) -> Prior:
         # Imported here because listing the priors should not take the seconds diffusers needs.
         from dream3d.priors.pipelines.hub import model_directory
