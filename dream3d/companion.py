@@ -31,11 +31,14 @@ class CompanionSettings:
         rank: of the low-rank update, for priors that are networks.
         learning_rate: of AdamW (ProlificDreamer: 1e-4).
         camera_dropout: share of its training steps in which it is not told the camera, in [0, 1].
+        augment: for a pair of companions (`CompanionPair`): the level to which renders are noised, and the steps in
+            which the prior denoises them, before the second one learns them. None: a single companion.
     """
 
     rank: int = 4
     learning_rate: float = 1e-4
     camera_dropout: float = 0.1
+    augment: tuple[float, int] | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -69,6 +72,30 @@ class Companion(ABC):
     ) -> Prediction:
         """As `output`, without gradient."""
         return self.output(z_t, t, condition)
+
+
+class CompanionPair(Companion):
+    """Two twins of one prior: `own` learns the renders, `dreamer` learns them as the prior would improve them.
+
+    Args:
+        own: answers for the pair.
+        dreamer: the other.
+    """
+
+    def __init__(self, own: Companion, dreamer: Companion) -> None:
+        self.own, self.dreamer = own, dreamer
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {
+            f"{part}.{name}": p
+            for part, twin in (("own", self.own), ("dreamer", self.dreamer))
+            for name, p in twin.parameters().items()
+        }
+
+    def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        return self.own.output(z_t, t, condition)
 
 
 def without_camera(condition: Condition) -> Condition:
@@ -125,18 +152,28 @@ class CompanionTrainer:
             condition: the plain prompt (no view words) and the cameras.
             generator: the run's, on the CPU.
         """
+        loss = self.loss(self.companion, z.detach(), condition, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def loss(
+        self,
+        companion: Companion,
+        z: Float[Tensor, "B C h w"],
+        condition: Condition,
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """The denoising loss of one companion at clean latents z: one level per object, cameras dropped at times."""
         objects = len(z) // condition.views_per_object
         t = torch.rand(objects, generator=generator).repeat_interleave(condition.views_per_object)
         noise = torch.randn(z.shape, generator=generator).to(z)
         if torch.rand((), generator=generator).item() < self.settings.camera_dropout:
             condition = without_camera(condition)
         t = t.to(z)
-        z_t = add_noise(self.schedule, z.detach(), noise, t)
-        loss = denoising_loss(self.companion.output(z_t, t, condition), z.detach(), noise)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+        z_t = add_noise(self.schedule, z, noise, t)
+        return denoising_loss(companion.output(z_t, t, condition), z, noise)
 
 
 def restore_parameters(companion: Companion, tensors: Mapping[str, Tensor]) -> None:

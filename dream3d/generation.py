@@ -23,19 +23,20 @@ from dream3d.export.assets import export_all
 from dream3d.export.pictures import write_preview
 from dream3d.export.run import about_run
 from dream3d.kernels import compilation_seconds
+from dream3d.memory import Reductions, is_out_of_memory
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
-from dream3d.run import resolve_device, run_system
+from dream3d.run import RunResult, resolve_device, run_system
 from dream3d.run_directory import RunDirectory
 from dream3d.scenes.base import Scene
 from dream3d.train import StepReport
-from systems.base import RunConfig
+from systems.base import RunConfig, fingerprint
 
 LIVE_PREVIEW_SIZE = 96
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 """Told of what happens between steps: "stopping" when a run that was asked to stop has saved checkpoint and preview and
-goes on to export what there is."""
+goes on to export what there is; "out-of-memory" when something was halved and the run goes on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,11 @@ class _Recorder:
         self.phases = phases
         self.on_step = on_step
         self.began = began
+        self.step = 0
         self.first_preview_seconds: float | None = None
 
     def __call__(self, report: StepReport) -> None:
+        self.step = report.step
         if not self.fresh:
             self.run.drop_metrics_from(report.stage, report.step)
             self.fresh = True
@@ -219,6 +222,7 @@ def _work(
         "peak_memory_megabytes": None,
         "phases": {},
         "versions": versions(),
+        "prior": before.get("prior", {}) if prior is None else dict(prior.origin),
         "warnings": [],
         "error": None,
     }
@@ -236,7 +240,7 @@ def _work(
         return run.write_record(record)
 
     try:
-        made = run_system(config, run.path, recorder, resume, should_stop, prior)
+        made = _optimise(config, run, recorder, resume, should_stop, prior, record, on_event)
         record["steps"]["done"] = made.steps
         stopped = made.status == "cancelled"
         if stopped:
@@ -252,7 +256,7 @@ def _work(
         record["phases"] = {name: round(value, 3) for name, value in phases.seconds.items()}
         if problems and not stopped:
             raise problems[0]
-        record["warnings"] = [str(problem) for problem in problems]
+        record["warnings"] += [str(problem) for problem in problems]
         written = close("cancelled" if stopped else "done")
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | Cancelled)
@@ -262,6 +266,41 @@ def _work(
             close("cancelled" if stopped else "failed")
         raise
     return _result(run, written, made.scene)
+
+
+def _optimise(
+    config: RunConfig,
+    run: RunDirectory,
+    recorder: _Recorder,
+    resume: bool,
+    should_stop: Callable[[], bool] | None,
+    prior: Prior | None,
+    record: dict[str, Any],
+    on_event: OnEvent | None,
+) -> RunResult:
+    """Run the system; where memory does not suffice, halve something and go on from the last checkpoint.
+
+    Raises:
+        MemoryShort: nothing is left to halve.
+    """
+    reductions = Reductions(run.path)
+    identity = fingerprint(config)
+    while True:
+        try:
+            settings = reductions.apply(config)
+            return run_system(
+                settings, run.path, recorder, resume, should_stop, prior, identity=identity
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = error.with_traceback(None)  # its frames hold the tensors that are in the way
+        lowered = "; ".join(map(str, reductions.step_down(config, reason)))
+        message = f"out of memory at step {recorder.step}; went on with {lowered}"
+        record["warnings"].append(message)
+        if on_event is not None:
+            on_event("out-of-memory", {"message": message, "step": recorder.step})
+        recorder.fresh, resume = False, True
 
 
 def _result(

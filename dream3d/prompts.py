@@ -47,6 +47,13 @@ def view_words(azimuth_deg: float, elevation_deg: float) -> str:
     return height_words(elevation_deg) + side
 
 
+ALL_WORDS = (
+    *(height + side for height in ("low ", "", "high ") for side in AZIMUTH_WORDS),
+    "overhead",
+)
+"""Everything `view_words` can say."""
+
+
 def height_words(elevation_deg: float) -> str:
     """What a view's name begins with: "low " below the horizon, "high " from 30 degrees, else nothing."""
     return "low " if elevation_deg < 0.0 else "high " if elevation_deg >= 30.0 else ""
@@ -132,6 +139,10 @@ class Prompts:
 
     def _tokens(self, texts: list[str]) -> Float[Tensor, "B L D"]:
         new = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        if new and self._prior.embeds_ahead:
+            # Embedding loads and frees whole text encoders: ask for every view's words now.
+            every = ["", self.negative, self.prompt, *(self._text(words) for words in ALL_WORDS)]
+            new = [text for text in dict.fromkeys([*new, *every]) if text not in self._rows]
         if new:
             self._rows.update(zip(new, self._prior.embed(new), strict=True))
         return torch.stack([self._rows[text] for text in texts])

@@ -9,19 +9,21 @@ from typing import Any, Literal
 
 import torch
 
+from dream3d.bootstrap import BootstrapTrainer
 from dream3d.checkpoint import (
     Checkpoint,
     CheckpointStore,
     optimizer_tensors,
     restore_optimizer,
 )
-from dream3d.companion import CompanionTrainer, restore_parameters
+from dream3d.companion import CompanionPair, CompanionTrainer, restore_parameters
 from dream3d.compatibility import check_run
 from dream3d.errors import Cancelled, ConfigError
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
 from dream3d.scenes.base import Scene
+from dream3d.scenes.splats import Splats
 from dream3d.train import StepReport, TrainState, make_optimizer, train_stage
 from systems.base import RunConfig, Stage, fingerprint
 
@@ -100,7 +102,11 @@ def make_companion(stage: Stage, prior: Prior, seed: int) -> CompanionTrainer | 
     settings = stage.guidance.companion_settings()
     if settings is None:
         return None
-    return CompanionTrainer(prior.companion(settings.rank, seed), prior.schedule, settings)
+    companion = prior.companion(settings.rank, seed)
+    if settings.augment is None:
+        return CompanionTrainer(companion, prior.schedule, settings)
+    pair = CompanionPair(companion, prior.companion(settings.rank, seed + 1, "dreamer"))
+    return BootstrapTrainer(prior, pair, settings)
 
 
 def _start(
@@ -120,11 +126,24 @@ def _start(
     state = TrainState(0, optimizer, generator, config.seed, companion)
     if found is not None:
         restore_optimizer(optimizer, found.optimizer)
+        if isinstance(scene, Splats):
+            scene.keep_within_budget(optimizer)
         if companion is not None:
             restore_parameters(companion.companion, found.companion)
             restore_optimizer(companion.optimizer, found.companion_optimizer)
         state.step, state.skipped = found.step, found.skipped
     return stage, scene, state
+
+
+def next_scene(
+    stage: Stage, scene: Scene, generator: torch.Generator, device: torch.device
+) -> Scene:
+    """What a stage after the first optimises: the scene before it, that converted, or a new one."""
+    if stage.scene is None:
+        return scene
+    if stage.start == "previous":
+        return stage.scene.convert(scene, generator, device)
+    return stage.scene.create(generator, device)
 
 
 def companion_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
@@ -145,6 +164,7 @@ def run_system(
     resume: bool = False,
     should_stop: Callable[[], bool] | None = None,
     prior: Prior | None = None,
+    identity: str | None = None,
 ) -> RunResult:
     """Optimise every stage of `config`; checkpoints go to `run_directory`/checkpoints.
 
@@ -155,6 +175,8 @@ def run_system(
         resume: go on from the newest usable checkpoint; without any file there, start from the beginning.
         should_stop: asked after every step; True stops the run with a checkpoint.
         prior: an already loaded one to use instead of `config.prior`, for many runs in one process.
+        identity: fingerprint the checkpoints carry; None is that of `config`. A run that memory forced to reduce its
+            settings keeps the one it began with.
 
     Raises:
         PromptError, ModelError, ConfigError, CheckpointError, OutputError, NumericsError: see `dream3d.errors`.
@@ -162,7 +184,7 @@ def run_system(
     began = time.perf_counter()
     phases = Phases()
     device = resolve_device(config.device)
-    store = CheckpointStore(run_directory / "checkpoints", fingerprint(config))
+    store = CheckpointStore(run_directory / "checkpoints", identity or fingerprint(config))
     found = store.load_newest() if resume else None
     with phases("load"):
         prior = config.prior.load(device) if prior is None else prior
@@ -222,8 +244,8 @@ def run_system(
                     break
                 index += 1
                 following = config.stages[index]
-                if following.scene is not None:
-                    scene = following.scene.create(state.generator, device)
+                with phases("convert"):
+                    scene = next_scene(following, scene, state.generator, device)
                 optimizer = make_optimizer(scene, following.betas)
                 companion = make_companion(following, prior, config.seed)
                 state = TrainState(0, optimizer, state.generator, config.seed, companion)

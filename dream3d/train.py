@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.cameras import CameraBatch
 from dream3d.companion import CompanionTrainer
 from dream3d.errors import NumericsError
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
 from dream3d.scenes.base import Scene
+from dream3d.surface_noise import Seen
 from guidance.base import Sides, Views, gradient_as_loss
 from guidance.clips import clip_entries, clip_norm, clip_pixels
 from systems.base import Stage
@@ -79,22 +79,21 @@ def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam
 
 def probe(
     stage: Stage,
-    prior: Prior,
     prompts: Prompts,
     z: Float[Tensor, "B C H W"],
-    cameras: CameraBatch,
+    seen: Seen,
     state: TrainState,
 ) -> Views:
     """Where and with which words the prior is asked about the latents `z` of this step's views.
 
-    `cameras` and `state.generator` are on the host: words and times are chosen there, without waiting for a GPU.
+    `seen.cameras` and `state.generator` are on the host: words and times are chosen there, without waiting for a GPU.
     """
-    progress = state.step / stage.steps
+    progress, cameras = state.step / stage.steps, seen.cameras
     joint = stage.conditioning == "multiview"
     # Views that are denoised jointly are one noisy sample, so they share one noise level.
     t = stage.time(1 if joint else stage.views, progress, state.generator).expand(stage.views)
     shape = (z.shape[0], z.shape[1], z.shape[2], z.shape[3])
-    noise = stage.noise(shape, progress, state.seed, state.generator)
+    noise = stage.noise(shape, progress, state.seed, state.generator, seen)
     condition, empty, negative = prompts.conditions(
         cameras, stage.conditioning, stage.view_words, stage.view_prompts
     )
@@ -188,7 +187,8 @@ def train_stage(
             if stage.pixel_clip > 0.0:
                 bound = stage.pixel_clip / z[0].numel()
                 images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
-            views = probe(stage, prior, prompts, z, cameras, state)
+            seen = Seen(output.depth.detach(), output.alpha.detach(), cameras)
+            views = probe(stage, prompts, z, seen, state)
             guided = stage.guidance(prior, views)
             grad = clip_entries(guided.grad, stage.entry_clip(progress))
             grad = clip_norm(grad, stage.norm_clip(progress), views.condition.views_per_object)

@@ -6,7 +6,7 @@ conditional prediction, more exaggerates. (Some published code calls the same th
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -94,8 +94,19 @@ def _std_per_object(x: Float[Tensor, "B C H W"], views_per_object: int) -> Float
     return std.repeat_interleave(views_per_object).reshape(-1, 1, 1, 1)
 
 
+@runtime_checkable
+class Predictor(Protocol):
+    """What can be asked for a prediction: a prior or a companion."""
+
+    def predict(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """The prediction at z_t, without gradient."""
+        ...
+
+
 def guided(
-    prior: Prior,
+    prior: Predictor,
     z_t: Float[Tensor, "B C H W"],
     t: Float[Tensor, " B"],
     views: Views,
@@ -163,7 +174,7 @@ def guided(
 
 
 def _around(
-    prior: Prior,
+    prior: Predictor,
     z_t: Float[Tensor, "B C H W"],
     t: Float[Tensor, " B"],
     views: Views,

@@ -21,6 +21,8 @@ from guidance.guiders import Guider
 
 FORMAT_VERSION = 1
 
+Start = Literal["fresh", "previous"]
+"""What a stage's own scene starts from: its settings alone, or the scene of the stage before, converted."""
 Conditioning = Literal["text", "camera", "multiview"]
 """How much the prior is told of the view: view words only; words and camera; all views of a step denoised jointly."""
 
@@ -31,6 +33,7 @@ class Stage:
 
     Attributes:
         scene: what is optimised; None goes on with the scene of the stage before.
+        start: "fresh" creates the scene from its settings; "previous" converts the scene of the stage before into it.
         guidance, time, noise, cameras, background: chosen by `name` from their registries.
         steps: optimiser steps.
         views: cameras rendered per step.
@@ -53,6 +56,7 @@ class Stage:
 
     guidance: Guidance
     scene: SceneConfig | None = None
+    start: Start = "fresh"
     time: TimeSampler = field(default_factory=UniformTime)
     noise: NoiseSource = field(default_factory=FreshNoise)
     cameras: CameraSampler = field(default_factory=OrbitCameras)
@@ -81,6 +85,13 @@ class Stage:
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if self.start not in ("fresh", "previous"):
+            raise ConfigError(f"start is '{self.start}'; choose fresh or previous")
+        if self.start == "previous" and self.scene is None:
+            raise ConfigError(
+                "start is 'previous' and scene is missing; name the scene to convert to, or leave start out to go on "
+                "with the scene as it is"
+            )
         if self.conditioning not in ("text", "camera", "multiview"):
             raise ConfigError(
                 f"conditioning is '{self.conditioning}'; choose one of text, camera, multiview"
@@ -130,6 +141,10 @@ class RunConfig:
             raise ConfigError("stages is empty; a run needs at least one stage")
         if self.stages[0].scene is None:
             raise ConfigError("stages[0].scene is missing; the first stage must name its scene")
+        if self.stages[0].start == "previous":
+            raise ConfigError(
+                "stages[0].start is 'previous', but there is no stage before it; choose fresh"
+            )
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; choose an integer in [0, 2^63)")
 

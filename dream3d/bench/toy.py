@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.bootstrap import improved
 from dream3d.cameras import orbit_cameras
-from dream3d.companion import Companion
+from dream3d.companion import Companion, CompanionPair
 from dream3d.diffusion import Prediction, TableSchedule, per_sample
 from dream3d.priors.base import Condition, Prior
 from dream3d.schedules import constant
@@ -176,6 +177,7 @@ COMMON = Recipe()
 RECIPES: dict[str, Recipe] = {
     "asynchronous-score": Recipe(rate=0.5, steps=1000),
     "balanced-score": Recipe(rate=0.2, steps=600),
+    "bootstrapped-score": Recipe(rate=0.1, steps=600, settings=(("augment_steps", 8),)),
     "cfd": Recipe("annealed", "fixed", None, 500),
     "classifier-score": Recipe(rate=0.2, steps=600),
     "classifier-score-inverted": Recipe("annealed", rate=0.2, steps=600),
@@ -273,7 +275,11 @@ def follow(
         if recipe.noise == "fresh":
             noise = normal(count, 1, 1, 1)
         progress = step / recipe.steps
-        exact = ParticleCompanion(z, schedule)
+        exact: Companion = ParticleCompanion(z, schedule)
+        settings = guidance.companion_settings()
+        if settings is not None and settings.augment is not None:
+            better = improved(prior, z, normal(count, 1, 1, 1), condition, settings.augment)
+            exact = CompanionPair(exact, ParticleCompanion(better, schedule))
         views = Views(z, t, noise, condition, empty, None, progress, exact, plain)
         rate = fall if recipe.rate is None else recipe.rate * (1.0 - progress)
         z = z - rate * guidance(prior, views).grad

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dream3d.cli.options import Command, Outcome, Parser, UsageError
+from dream3d.cli.options import Command, Outcome, Parser, UsageError, printable
 
 if TYPE_CHECKING:
     from dream3d.jobs import Job
@@ -40,7 +40,6 @@ def add_options(name: str, parser: Parser) -> Command:
 
 
 def _list(arguments: argparse.Namespace) -> Outcome:
-    from dream3d.cli.main import printable
     from dream3d.jobs import STATES, JobStore
 
     if arguments.state not in (None, *STATES):
@@ -55,7 +54,6 @@ def _list(arguments: argparse.Namespace) -> Outcome:
 
 
 def _show(arguments: argparse.Namespace) -> Outcome:
-    from dream3d.cli.main import printable
     from dream3d.jobs import JobStore
 
     store = JobStore(arguments.root)

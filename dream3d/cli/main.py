@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import dream3d
-from dream3d.cli.options import Parser, UsageError, split_at_dashes
+from dream3d.cli.options import Parser, UsageError, printable, split_at_dashes
 from dream3d.errors import Dream3DError
 from dream3d.registry import suggestion
 
@@ -26,16 +26,20 @@ COMMANDS = {
     "ui": ("dream3d.cli.ui", "the web page"),
     "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),
     "evaluate": ("dream3d.cli.evaluate", "measure a run against the truth"),
+    "batch": ("dream3d.cli.batch", "an asset for every line of a file of prompts"),
     "jobs list": ("dream3d.cli.jobs", "the jobs below a directory"),
     "jobs show": ("dream3d.cli.jobs", "a job and what happened to it"),
     "jobs cancel": ("dream3d.cli.jobs", "stop a job"),
     "jobs resume": ("dream3d.cli.jobs", "go on with a job that ended unfinished"),
     "jobs delete": ("dream3d.cli.jobs", "remove a job and its files"),
     "bench toy": ("dream3d.cli.bench", "every guidance on a density whose outcome is known"),
+    "bench fit": ("dream3d.cli.bench_fit", "each representation fitted straight to true views"),
     "bench kernels": ("dream3d.cli.bench_kernels", "the fast renderers beside their peers"),
     "prior train": ("dream3d.cli.prior", "train the embedded prior"),
     "prior sample": ("dream3d.cli.prior", "draw pictures from a prior"),
     "prior evaluate": ("dream3d.cli.prior", "measure the embedded prior"),
+    "models list": ("dream3d.cli.models", "text-to-image models by role, licence and size"),
+    "models check": ("dream3d.cli.models", "ask the hub which of them can be had"),
     "world show": ("dream3d.cli.world", "draw the procedural world's categories"),
 }
 
@@ -131,11 +135,6 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
     raise UsageError(
         f"unknown command {first!r}; choose one of {', '.join(COMMANDS)}.{suggestion(first, list(COMMANDS))}"
     )
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that a prompt inside a message cannot drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -60,3 +60,8 @@ def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
         return arguments, []
     place = arguments.index("--")
     return arguments[:place], arguments[place + 1 :]
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that a prompt inside a message cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

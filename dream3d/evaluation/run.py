@@ -11,7 +11,7 @@ from dream3d.errors import CheckpointError, ConfigError
 from dream3d.evaluation.ceiling import ceiling
 from dream3d.evaluation.classifier import Evaluator, load_evaluator
 from dream3d.evaluation.measure import choose_truth, measure, read_objects, show
-from dream3d.scenes.base import Scene, SceneConfig
+from dream3d.scenes.base import Scene
 from dream3d.world.freeze import FROZEN_HASH
 from dream3d.world.grammar import Caption, parse
 from systems.base import RunConfig, fingerprint
@@ -47,11 +47,8 @@ def evaluate_run(
     judge = load_evaluator() if evaluator is None else evaluator
     result = evaluate_scene(scene, caption, judge)
     shown_truth = result.pop("_truth")
-    stage = config.stages[-1]
     result["ceiling"] = (
-        ceiling(scene_settings(config), shown_truth, caption, stage.steps, stage.render_size, judge)
-        if with_ceiling
-        else None
+        ceiling(config.stages, shown_truth, caption, judge) if with_ceiling else None
     )
     return {
         "format_version": FORMAT_VERSION,
@@ -88,11 +85,6 @@ def read_config(directory: Path) -> RunConfig:
             'Give a directory that `dream3d generate "a red mug"` printed.'
         )
     return load_config_file(path)
-
-
-def scene_settings(config: RunConfig) -> SceneConfig:
-    """Settings of the scene a run ends with."""
-    return next(stage.scene for stage in reversed(config.stages) if stage.scene is not None)
 
 
 def load_scene(directory: Path, config: RunConfig) -> Scene:

@@ -18,8 +18,8 @@ from dream3d.files import write_bytes
 
 FORMAT_VERSION = 1
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
-_FLOAT, _USHORT, _UINT = 5126, 5123, 5125
-_VERTICES, _INDICES = 34962, 34963
+FLOAT, USHORT, UINT = 5126, 5123, 5125
+VERTICES, INDICES = 34962, 34963
 
 
 def srgb_to_linear(color: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -66,7 +66,7 @@ def vertex_normals(
     return np.where(length > 1e-20, normals / np.maximum(length, 1e-20), up)
 
 
-class _Buffer:
+class Buffer:
     """The binary chunk as it grows, with the accessors that describe it."""
 
     def __init__(self) -> None:
@@ -76,26 +76,23 @@ class _Buffer:
 
     def add(self, array: np.ndarray, component: int, kind: str, target: int, **more: Any) -> int:
         """Append an array (every element a multiple of four bytes long); returns its accessor's index."""
-        raw = array.tobytes()
-        self.views.append(
-            {
-                "buffer": 0,
-                "byteOffset": len(self.data),
-                "byteLength": len(raw),
-                "target": target,
-            }
-        )
         self.accessors.append(
             {
-                "bufferView": len(self.views) - 1,
+                "bufferView": self.add_bytes(array.tobytes(), target),
                 "componentType": component,
                 "count": len(array),
                 "type": kind,
                 **more,
             }
         )
-        self.data += raw
         return len(self.accessors) - 1
+
+    def add_bytes(self, raw: bytes, target: int | None = None) -> int:
+        """Append bytes, padded to a multiple of four; returns their view's index."""
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)}
+        self.views.append(view if target is None else {**view, "target": target})
+        self.data += raw + b"\0" * (-len(raw) % 4)
+        return len(self.views) - 1
 
 
 def glb_bytes(
@@ -122,27 +119,27 @@ def glb_bytes(
     check_mesh(vertices, faces, colors)
     positions = vertices.astype("<f4")
     linear = np.concatenate([srgb_to_linear(colors), np.ones((len(colors), 1))], axis=1)
-    buffer = _Buffer()
+    buffer = Buffer()
     attributes = {
         "POSITION": buffer.add(
             positions,
-            _FLOAT,
+            FLOAT,
             "VEC3",
-            _VERTICES,
+            VERTICES,
             min=positions.min(axis=0).tolist(),
             max=positions.max(axis=0).tolist(),
         ),
         "NORMAL": buffer.add(
             vertex_normals(vertices.astype(np.float64), faces).astype("<f4"),
-            _FLOAT,
+            FLOAT,
             "VEC3",
-            _VERTICES,
+            VERTICES,
         ),
         "COLOR_0": buffer.add(
-            np.round(linear * 65535.0).astype("<u2"), _USHORT, "VEC4", _VERTICES, normalized=True
+            np.round(linear * 65535.0).astype("<u2"), USHORT, "VEC4", VERTICES, normalized=True
         ),
     }
-    indices = buffer.add(faces.reshape(-1).astype("<u4"), _UINT, "SCALAR", _INDICES)
+    indices = buffer.add(faces.reshape(-1).astype("<u4"), UINT, "SCALAR", INDICES)
     document = {
         "asset": {
             "version": "2.0",
@@ -174,10 +171,10 @@ def glb_bytes(
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
     }
-    return _container(document, bytes(buffer.data))
+    return container(document, bytes(buffer.data))
 
 
-def _container(document: dict[str, Any], binary: bytes) -> bytes:
+def container(document: dict[str, Any], binary: bytes) -> bytes:
     """The two chunks of a GLB: JSON padded with spaces, data padded with zeros."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
     text += b" " * (-len(text) % 4)

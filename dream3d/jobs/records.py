@@ -48,6 +48,10 @@ class JobRequest:
             raise PromptError("the prompt is empty; say what to make, for example: a red mug")
         if len(self.overrides) > MAX_OVERRIDES:
             raise ConfigError(f"{len(self.overrides)} settings given; at most {MAX_OVERRIDES}")
+        try:
+            json.dumps(self.overrides, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"a setting is not plain, finite data ({error})") from error
 
     def config_text(self) -> str:
         """The resolved configuration as YAML.

@@ -1,6 +1,7 @@
 """Starts waiting jobs while this machine has room. There is no daemon: every party that changes the queue tends it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from dream3d.run_directory import RunDirectory
 if TYPE_CHECKING:
     from dream3d.jobs.store import JobStore
 
+SECONDS_UNTIL_SWEPT = 3600.0
 PATIENCE = 10.0
 """Seconds to wait for another process that tends the same queue, which takes milliseconds."""
 
@@ -30,6 +32,7 @@ def tend(store: "JobStore") -> list[str]:
     with _alone(store.root) as alone:
         if not alone:
             return []
+        sweep(store.root)
         free = sorted(set(range(store.at_once)) - {lease.slot for lease in here(store)})
         if not free:
             return []
@@ -41,6 +44,15 @@ def tend(store: "JobStore") -> list[str]:
                 started.append(manifest.id)
                 free.pop(0)
     return started
+
+
+def sweep(root: Path) -> None:
+    """Remove what clients left that died while they made or deleted a job; nobody knows it by a name."""
+    for path in root.glob(".*-*"):
+        unborn = path.name.startswith((".new-", ".deleted-"))
+        with suppress(OSError):
+            if unborn and time.time() - path.stat().st_mtime > SECONDS_UNTIL_SWEPT:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def here(store: "JobStore") -> list[Lease]:

@@ -52,7 +52,7 @@ class JobStore:
     Args:
         root: where jobs live; made when the first is submitted.
         at_once: jobs that may run on this machine at a time; one keeps two cores busy. With `gpus` their number.
-        queue_limit: jobs that may wait.
+        queue_limit: jobs that may wait; None is no limit.
         gpus: values of CUDA_VISIBLE_DEVICES, one worker each; empty leaves the choice to the run.
         lease_seconds: how long an owner on another machine may be silent.
     """
@@ -61,7 +61,7 @@ class JobStore:
         self,
         root: Path,
         at_once: int = 1,
-        queue_limit: int = 100,
+        queue_limit: int | None = 100,
         gpus: Sequence[str] = (),
         lease_seconds: float = leases.SECONDS,
     ) -> None:
@@ -71,10 +71,9 @@ class JobStore:
         self.gpus = tuple(gpus)
         self.lease_seconds = lease_seconds
         self._manifests: dict[str, Manifest] = {}
-        if self.at_once < 1 or queue_limit < 1:
-            raise ConfigError(
-                f"at_once is {self.at_once} and queue_limit {queue_limit}; both must be at least 1"
-            )
+        for name, limit in (("at_once", self.at_once), ("queue_limit", queue_limit)):
+            if limit is not None and limit < 1:
+                raise ConfigError(f"{name} is {limit}; it must be at least 1")
 
     # Looking.
 
@@ -230,9 +229,10 @@ class JobStore:
             raise ConfigError(f"'{job}' is no job id; ids are sixteen hex digits")
         if job is not None and self.exists(job):
             return job
-        waiting = len(self._waiting())
-        if waiting >= self.queue_limit:
-            raise ConfigError(f"{waiting} jobs are waiting already; try again when some are done")
+        if self.queue_limit is not None and len(self._waiting()) >= self.queue_limit:
+            raise ConfigError(
+                f"{self.queue_limit} jobs are waiting already; try again when some are done"
+            )
         text = request.config_text()
         job = job or secrets.token_hex(8)
         self._create(Manifest(job, request, time.time(), _steps(text), dict(tags or {})), text)

@@ -57,17 +57,25 @@ def main(arguments: list[str] | None = None) -> int:
     with suppress(ValueError):
         for caught in (signal.SIGTERM, signal.SIGINT):
             signal.signal(caught, worker.note_signal)
-    ended = threading.Event()
-    beating = threading.Thread(target=beat_until, args=(ended, directory, lease), daemon=True)
-    beating.start()
-    worker.run()
-    ended.set()
-    beating.join()
-    with suppress(Dream3DError):
-        leases.release(directory, lease)
-    with suppress(Dream3DError):
-        store.tend()
+    worker.own()
+    if worker.signal is None:
+        # A worker that was told to go is not the one to start another.
+        with suppress(Dream3DError):
+            store.tend()
     return 0
+
+
+def run_here(store: JobStore, job: str) -> State:
+    """Own a waiting job and run it in this process, which belongs to a cluster's scheduler; returns how it ended.
+
+    Raises:
+        LeaseTaken: another process has it.
+    """
+    directory = store.directory(job)
+    at = RunDirectory(directory / "run").newest_checkpoint()
+    lease = leases.take(directory, "worker", checkpoint=at, seconds=store.lease_seconds)
+    Worker(directory, lease).own()
+    return store.state(job)
 
 
 def beat_until(ended: threading.Event, directory: Path, lease: Lease) -> None:
@@ -97,6 +105,20 @@ class Worker:
         self.paces: deque[float] = deque(maxlen=20)
         self.last_step = self.last_report = 0.0
         self.checkpoint = lease.checkpoint
+
+    def own(self) -> None:
+        """Run with a heart that beats, then give the job back."""
+        ended = threading.Event()
+        arguments = (ended, self.directory, self.lease)
+        beating = threading.Thread(target=beat_until, args=arguments, daemon=True)
+        beating.start()
+        try:
+            self.run()
+        finally:
+            ended.set()
+            beating.join()
+            with suppress(Dream3DError):
+                leases.release(self.directory, self.lease)
 
     def note_signal(self, number: int, _frame: FrameType | None) -> None:
         """Remember a SIGTERM or SIGINT; the run asks between steps."""

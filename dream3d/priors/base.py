@@ -5,6 +5,7 @@ point. It knows nothing of scenes, optimisers or training steps.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,11 @@ class Prior(ABC):
     """Whether a Condition may carry cameras (and, with them, several views per object)."""
     joint_views: int | None = None
     """How many views of one object it denoises jointly, where it was made for one number only."""
+    embeds_ahead: bool = False
+    """Whether embedding is so costly to begin with that all a run may need should be asked for at once."""
     device: torch.device = torch.device("cpu")
+    origin: Mapping[str, str] = {}
+    """Model, revision and licence of downloaded or local weights, for the record of a run and its assets."""
 
     @abstractmethod
     def check_prompt(self, prompt: str) -> None:
@@ -110,12 +115,13 @@ class Prior(ABC):
         """Whether `companion` makes one."""
         return type(self).companion is not Prior.companion
 
-    def companion(self, rank: int, seed: int) -> "Companion":
+    def companion(self, rank: int, seed: int, name: str = "companion") -> "Companion":
         """A new trainable twin (see `dream3d.companion`).
 
         Args:
             rank: of its low-rank update, where it has one.
             seed: of its random start.
+            name: twins of different names live side by side; one of the same name is replaced.
 
         Raises:
             ConfigError: this kind of prior has none.

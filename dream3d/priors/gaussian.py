@@ -128,8 +128,8 @@ class ClosedFormPrior(Prior):
             mixed = (weight.view(*residual.shape[:2], 1, 1, 1) * residual).sum(1)
             return Prediction(sigma * mixed / variance, "eps", z_t, alpha, sigma)
 
-    def companion(self, rank: int, seed: int) -> Companion:
-        """A single learnt Gaussian that begins as the empty prompt's; `rank` and `seed` are not needed."""
+    def companion(self, rank: int, seed: int, name: str = "companion") -> Companion:
+        """A single learnt Gaussian that begins as the empty prompt's; the arguments are not needed."""
         grey = self.means("").mean(0).to(self.device)
         return GaussianCompanion(grey, self.empty_std, self.schedule)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import AssetError
+from dream3d.errors import AssetError, ConfigError
 from dream3d.registry import Registry
 from dream3d.rendering import RenderOutput
 from dream3d.scenes.surface import ColoredMesh
@@ -62,7 +62,7 @@ class Scene(ABC):
         """
         del resolution, max_faces
         kind = type(self).__name__.lower()
-        raise AssetError(f"a {kind} has no surface; generate with scene.name=splats or nerf")
+        raise AssetError(f"a {kind} has no surface; generate with scene.name=splats, nerf or tets")
 
     def to_splats(self) -> SplatData | None:
         """The scene's own splats; None where it is not made of splats (its mesh can be turned into some)."""
@@ -83,6 +83,32 @@ class SceneConfig(ABC):
     @abstractmethod
     def create(self, generator: torch.Generator, device: torch.device) -> Scene:
         """A freshly initialised scene."""
+
+    def convert(self, previous: Scene, generator: torch.Generator, device: torch.device) -> Scene:
+        """The scene that shows what `previous` shows.
+
+        Args:
+            previous: of any kind; it is read, not changed.
+            generator: for what the conversion leaves open.
+            device: of the result.
+
+        Raises:
+            ConfigError: this kind of scene cannot be made from another.
+            AssetError: `previous` shows no surface.
+        """
+        name = getattr(type(self), "registered_name", type(self).__name__)
+        raise ConfigError(
+            f"scene '{name}' cannot be made from the scene of another stage; choose start=fresh, or a scene with a "
+            "surface (splats, tets)"
+        )
+
+    @classmethod
+    def tiny(cls) -> "SceneConfig":
+        """The smallest settings that still are this representation, for tests that run over all scenes.
+
+        A render of 16 pixels should take some ten milliseconds; a scene whose defaults are larger overrides this.
+        """
+        return cls()
 
 
 SCENES: Registry[SceneConfig] = Registry("scene", "dream3d.scenes")

@@ -77,6 +77,10 @@ class CanvasConfig(SceneConfig):
     contrast: float = 0.1
     lr: Ramp = field(default_factory=lambda: constant(0.05))
 
+    @classmethod
+    def tiny(cls) -> "CanvasConfig":
+        return cls(size=16)
+
     def create(self, generator: torch.Generator, device: torch.device) -> Canvas:
         noise = torch.randn(1, 3, self.size, self.size, generator=generator)
         return Canvas((self.contrast * noise).to(device), self.lr)

@@ -127,6 +127,19 @@ class NerfConfig(SceneConfig):
                 "choose normals=finite, which passes gradients on"
             )
 
+    @classmethod
+    def tiny(cls) -> "NerfConfig":
+        return cls(
+            levels=4,
+            resolution=32,
+            table_log2=10,
+            hidden=8,
+            blob_scale=8.0,
+            blob_radius=0.7,
+            step=0.1,
+            occupancy_cells=8,
+        )
+
     def create_field(self, generator: torch.Generator) -> Field:
         """A freshly initialised field of three colours."""
         if self.field == "hash":

@@ -12,6 +12,7 @@ from dream3d.cameras import CameraBatch
 from dream3d.errors import CheckpointError, ConfigError
 from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.conversions.mesh_splats import mesh_to_splats
 from dream3d.scenes.splats_density import (
     AdaptiveRules,
     Edit,
@@ -131,6 +132,10 @@ class SplatsConfig(SceneConfig):
                     f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
                 )
 
+    @classmethod
+    def tiny(cls) -> "SplatsConfig":
+        return cls(count=150, max_count=180, init_opacity=0.9, init_scale=1.5)
+
     def create(self, generator: torch.Generator, device: torch.device) -> "Splats":
         """A cloud of identical round splats with random orientations."""
         n = self.count
@@ -155,6 +160,23 @@ class SplatsConfig(SceneConfig):
         }
         if self.sh_degree > 0:
             raw["colors_rest"] = torch.zeros(n, (self.sh_degree + 1) ** 2 - 1, 3)
+        return Splats(self, {name: value.to(device) for name, value in raw.items()})
+
+    def convert(
+        self, previous: Scene, generator: torch.Generator, device: torch.device
+    ) -> "Splats":
+        """`count` thin splats on the surface of the scene before."""
+        made = mesh_to_splats(previous.to_mesh(), self.count, generator)
+        assert made.sh is not None
+        raw = {
+            "means": made.means,
+            "log_scales": made.log_scales,
+            "quaternions": made.quaternions,
+            "opacities": made.opacity_logits,
+            "colors": made.sh,
+        }
+        if self.sh_degree > 0:
+            raw["colors_rest"] = torch.zeros(self.count, (self.sh_degree + 1) ** 2 - 1, 3)
         return Splats(self, {name: value.to(device) for name, value in raw.items()})
 
 
@@ -302,6 +324,15 @@ class Splats(Scene):
         )
         mean = self._statistics["gradient_sum"] / self._statistics["gradient_count"].clamp_min(1.0)
         return densify(self._raw(), mean, rules, generator)
+
+    def keep_within_budget(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop the faintest splats beyond `max_count`: a resumed run may have had to lower it."""
+        if len(self) <= self.config.max_count:
+            return
+        kept = self._parameters["opacities"].detach().topk(self.config.max_count).indices
+        kept = kept.sort().values
+        values = {name: value[kept] for name, value in self._raw().items()}
+        self._apply(optimizer, Edit(values, kept))
 
     def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:
         """A closed mesh with vertex colours; see `dream3d.scenes.splats_mesh.to_mesh`."""

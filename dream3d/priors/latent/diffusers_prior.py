@@ -48,6 +48,7 @@ class DiffusersPrior(Prior):
                 f"supported; supported are discrete schedules that predict {', '.join(KINDS)}"
             )
         self.components = components
+        self.network = components.unet
         self.device = device
         self.autocast = autocast
         self.kind: PredictionKind = kind
@@ -128,11 +129,11 @@ class DiffusersPrior(Prior):
         sigma = per_sample(self.schedule.sigma(t), z_t)
         return Prediction(value.to(z_t.dtype), self.kind, z_t, alpha, sigma)
 
-    def companion(self, rank: int, seed: int) -> Companion:
+    def companion(self, rank: int, seed: int, name: str = "companion") -> Companion:
         """Low-rank updates of the U-Net's attention; see `lora_companion`."""
         from dream3d.priors.latent.lora_companion import LoraCompanion
 
-        return LoraCompanion(self, rank, seed)
+        return LoraCompanion(self, rank, seed, name)
 
     def _context(self, condition: Condition) -> Float[Tensor, "B K D"]:
         """Text tokens, and the camera's behind them where the condition has cameras."""

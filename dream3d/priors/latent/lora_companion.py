@@ -8,6 +8,7 @@ untrained companion predicts exactly what the prior does.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,38 +19,65 @@ from dream3d.companion import Companion
 from dream3d.diffusion import Prediction
 from dream3d.priors.base import Condition
 from dream3d.priors.latent.camera_encoder import FEATURES, camera_features
-from dream3d.priors.latent.diffusers_prior import DiffusersPrior
 
 ADAPTER = "companion"
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 CAMERA_HIDDEN = 256
 
 
+@runtime_checkable
+class HasNetwork(Protocol):
+    """A prior with a network of diffusers."""
+
+    network: Any
+    device: torch.device
+    accepts_cameras: bool
+
+    def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """As `Prior.predict`, with gradient."""
+        ...
+
+
+def update_targets(network: nn.Module) -> list[str]:
+    """Names of the linear layers that get updates: attention's, by whatever names they go."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    usual = [name for name in names if name.endswith(tuple(f".{target}" for target in TARGETS))]
+    return usual or [name for name in names if "attn" in name or "attention" in name]
+
+
 class LoraCompanion(Companion):
     """See the module.
 
     Args:
-        prior: whose U-Net gets the updates; a companion made earlier for it is replaced.
+        prior: whose network gets the updates; a companion of the same name made earlier for it is replaced.
         rank: of every update.
         seed: of the updates' random factors.
+        name: of the adapter; companions of different names live side by side.
     """
 
-    def __init__(self, prior: DiffusersPrior, rank: int, seed: int) -> None:
-        self.prior = prior
-        self.unet = prior.components.unet
-        if ADAPTER in getattr(self.unet, "peft_config", {}):
-            self.unet.delete_adapters(ADAPTER)
+    def __init__(self, prior: HasNetwork, rank: int, seed: int, name: str = ADAPTER) -> None:
+        self.prior, self.name = prior, name
+        self.unet = prior.network
+        if name in getattr(self.unet, "peft_config", {}):
+            self.unet.delete_adapters(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.unet.add_adapter(
-                LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), ADAPTER
+                LoraConfig(r=rank, lora_alpha=rank, target_modules=update_targets(self.unet)),
+                name,
             )
-            self.camera = None if prior.accepts_cameras else _camera_embedding(self.unet)
+            # A transformer without such a time embedding learns without cameras.
+            timed = hasattr(self.unet, "time_embedding")
+            self.camera = None
+            if timed and not prior.accepts_cameras:
+                self.camera = _camera_embedding(self.unet)
         if self.camera is not None:
             self.camera.to(prior.device)
-        self._parameters = {
-            name: p for name, p in self.unet.named_parameters() if f".{ADAPTER}." in name
-        }
+        self._parameters = {key: p for key, p in self.unet.named_parameters() if f".{name}." in key}
+        for parameter in self._parameters.values():
+            parameter.data = parameter.data.float()  # small updates need more than 16 bits
         if self.camera is not None:
             self._parameters |= {f"camera.{n}": p for n, p in self.camera.named_parameters()}
         self._switch_off()
@@ -61,7 +89,7 @@ class LoraCompanion(Companion):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         with self._switched_on(condition):
-            told = Condition(condition.tokens) if self.camera is not None else condition
+            told = condition if self.prior.accepts_cameras else Condition(condition.tokens)
             return self.prior.output(z_t, t, told)
 
     @contextmanager
@@ -74,6 +102,7 @@ class LoraCompanion(Companion):
             hook = self.unet.time_embedding.register_forward_hook(
                 lambda module, inputs, output: output + embedding.to(output.dtype)
             )
+        self.unet.set_adapter(self.name)
         self.unet.enable_adapters()
         try:
             yield

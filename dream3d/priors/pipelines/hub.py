@@ -1,0 +1,107 @@
+"""From a model's id to a directory on this machine: downloads, and says plainly why one is not possible."""
+
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+from dream3d.errors import ModelError
+
+WANTED = ("*.json", "*.txt", "*.model", "*.jinja")
+UNWANTED = ("*.fp16.safetensors", "*non_ema*", "safety_checker/*", "*.bf16.safetensors")
+"""Variants and parts nobody reads."""
+
+
+@runtime_checkable
+class Fetch(Protocol):
+    """`huggingface_hub.snapshot_download`, or a test's stand-in."""
+
+    def __call__(self, repo_id: str, **options: Any) -> str:
+        """The directory the files of `repo_id` are in."""
+        ...
+
+
+def is_directory(source: str) -> bool:
+    """Whether `source` means a place on this machine: it is there, or it is written as a path."""
+    path = Path(source).expanduser()
+    return path.exists() or source.startswith((".", "/", "~", "\\")) or path.is_absolute()
+
+
+def model_directory(
+    source: str,
+    revision: str = "",
+    fetch: Fetch | None = None,
+    alternatives: tuple[str, ...] = (),
+    whole: bool = False,
+) -> Path:
+    """Where the files of a model are; downloads them first if `source` is an id that is not here yet.
+
+    Args:
+        source: a directory, or an id on the Hugging Face hub ("owner/name").
+        revision: a branch, tag or commit; empty for the main branch.
+        fetch: what downloads; None for the hub's own client.
+        alternatives: ids to name when this one cannot be had. They are never taken by themselves.
+        whole: also weights at the top, as a part on its own has; of a pipeline only its folders' are fetched.
+
+    Raises:
+        ModelError: gated, missing, no network, or a directory that is not there; with the remedy.
+    """
+    if is_directory(source):
+        path = Path(source).expanduser()
+        if not path.is_dir():
+            raise ModelError(
+                f"there is no directory {path}; give a model's directory or its id, owner/name"
+            )
+        return path
+    if source.count("/") != 1 or not all(source.split("/")):
+        raise ModelError(f"model is '{source}'; give a directory, or an id of the form owner/name")
+    if fetch is None:
+        from huggingface_hub import snapshot_download
+
+        fetch = cast(Fetch, snapshot_download)
+    weights = "*.safetensors" if whole else "*/*.safetensors"
+    try:
+        return Path(
+            fetch(
+                source,
+                revision=revision or None,
+                allow_patterns=[*WANTED, weights],
+                ignore_patterns=list(UNWANTED),
+            )
+        )
+    except Exception as error:  # the client raises its own, the transport's and the system's errors
+        raise hub_error(source, error, alternatives) from error
+
+
+def hub_error(source: str, error: Exception, alternatives: tuple[str, ...] = ()) -> ModelError:
+    """What a failed download means, and what to do."""
+    from huggingface_hub import errors
+
+    other = f" Others for the same purpose: {', '.join(alternatives)}." if alternatives else ""
+    local = "or give a local directory (prior.model=/path/to/model)"
+    if isinstance(error, errors.GatedRepoError):
+        return ModelError(
+            f"{source} is gated: accept its licence at https://huggingface.co/{source}, log in with "
+            f"`hf auth login`, and run again, {local}.{other}"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(
+            f"{source} has no such revision; leave prior.revision empty for its main branch"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"{source} does not exist on the hub, or is private: check the spelling, {local}.{other}"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return ModelError(
+            f"{source} is not on this machine and the hub cannot be reached: connect (or unset HF_HUB_OFFLINE), "
+            f"run `hf download {source}` where there is a network and copy it, {local}.{other}"
+        )
+    if isinstance(error, OSError) and not isinstance(error, errors.HfHubHTTPError):
+        if error.errno == 28:
+            return ModelError(
+                f"no room for {source}: free some space, or set HF_HOME to a larger disk"
+            )
+        return ModelError(
+            f"{source} cannot be downloaded ({error}): check the network, {local}.{other}"
+        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ModelError(f"{source} cannot be downloaded ({reason}): try again later, {local}.{other}")

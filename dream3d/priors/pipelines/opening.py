@@ -1,0 +1,132 @@
+"""From a model's directory to a prior: every part read strictly, placed and set to a precision."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dream3d.errors import ModelError
+from dream3d.priors.latent.components import read_json
+from dream3d.priors.pipelines.parts import load_part, open_text_pipeline, part_class, pipeline_row
+from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
+from dream3d.priors.pipelines.table import PipelineRow
+from dream3d.priors.pipelines.text import TextEmbedder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a directory is opened.
+
+    Attributes:
+        precision: "auto", "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the row's advice on a GPU.
+        resolution: side in pixels; 0 for what the network was trained at.
+        guidance_embedding: for networks that take their guidance scale as an input.
+        chunk: samples per network call at most; 0 for all at once.
+        low_vram: keep as little on the GPU as possible, at the price of speed.
+        keep_text: hold on to the text encoders.
+        vae: directory of another codec that takes the pipeline's place (one folder, or a model with a `vae` in it).
+    """
+
+    precision: str = "auto"
+    resolution: int = 0
+    guidance_embedding: float = 3.5
+    chunk: int = 0
+    low_vram: bool = False
+    keep_text: bool = False
+    vae: Path | None = None
+
+
+def weight_dtype(row: PipelineRow, precision: str, device: torch.device) -> torch.dtype:
+    """The precision of the network's weights."""
+    if precision == "auto":
+        return torch.float32 if device.type == "cpu" else DTYPES[row.dtype]
+    return DTYPES[precision]
+
+
+def open_prior(directory: Path, device: torch.device, how: Opening | None = None) -> PipelinePrior:
+    """A pipeline's directory as a prior.
+
+    Raises:
+        ModelError: a part is missing, damaged, pickled, of an unknown class, or its weights do not fit.
+    """
+    how = Opening() if how is None else how
+    row = pipeline_row(directory)
+    index = read_json(directory / "model_index.json")
+    dtype = weight_dtype(row, how.precision, device)
+    network = load_part(_required(index, row.network, directory), directory / row.network, dtype)
+    vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
+    scheduler = load_part(_required(index, "scheduler", directory), directory / "scheduler", dtype)
+    if how.low_vram:
+        _spare_memory(network, vae, device)
+    else:
+        network.to(device)
+    if vae is not None:
+        vae.to(device)
+    settings = {name: value for name, value in index.items() if not isinstance(value, list)}
+    text = TextEmbedder(
+        row, lambda: open_text_pipeline(directory, row, device, dtype), keep=how.keep_text
+    )
+    parts = PipelineParts(row, network, vae, scheduler, text, settings)
+    chunk = how.chunk or (2 if how.low_vram else 0)
+    return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk)
+
+
+def _required(index: dict[str, Any], name: str, directory: Path) -> type:
+    found = part_class(index, name, directory)
+    if found is None:
+        raise ModelError(f"model_index.json of {directory} lacks {name}; restore the directory")
+    return found
+
+
+def _open_vae(
+    index: dict[str, Any], directory: Path, row: PipelineRow, dtype: torch.dtype, how: Opening
+) -> Any:
+    """The pipeline's codec, or the one that takes its place."""
+    if how.vae is None:
+        folder, cls = directory / "vae", _required(index, "vae", directory)
+    else:
+        folder, cls = other_codec(how.vae)
+    config = read_json(folder / "config.json")
+    if dtype == torch.float16 and config.get("force_upcast", False):
+        dtype = torch.float32  # overflows in float16 (SDXL's own)
+    return load_part(cls, folder, dtype)
+
+
+def other_codec(path: Path) -> tuple[Path, type]:
+    """Folder and class of a codec given on its own.
+
+    Raises:
+        ModelError: there is none, or of an unknown class.
+    """
+    folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{path} holds no codec: it has no config.json. Give an AutoencoderKL's or AutoencoderTiny's directory"
+        )
+    name = str(read_json(folder / "config.json").get("_class_name"))
+    if not name.startswith("Autoencoder"):
+        raise ModelError(
+            f"{path} holds a {name}; prior.vae takes an AutoencoderKL or AutoencoderTiny"
+        )
+    found = part_class({"vae": ["diffusers", name]}, "vae", folder)
+    assert found is not None
+    return folder, found
+
+
+def _spare_memory(network: Any, vae: Any, device: torch.device) -> None:
+    """Codec in slices and tiles; on a GPU the network's layers come from main memory one after another."""
+    for name in ("enable_slicing", "enable_tiling"):
+        if vae is not None and hasattr(vae, name):
+            getattr(vae, name)()
+    if device.type == "cpu":
+        network.to(device)
+        return
+    network.enable_group_offload(
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="leaf_level",
+        use_stream=True,
+    )

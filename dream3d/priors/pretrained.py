@@ -1,0 +1,119 @@
+"""Text-to-image models in diffusers' format as priors: from a local directory, or by their id on the hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dream3d.errors import ConfigError
+from dream3d.priors.base import PRIORS, Prior, PriorConfig
+from dream3d.priors.model_list import alternatives, find_model
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@PRIORS.register("diffusers")
+@dataclass(frozen=True)
+class DiffusersConfig(PriorConfig):
+    """Any supported text-to-image pipeline (docs/models.md).
+
+    Attributes:
+        model: a directory, an id such as stable-diffusion-v1-5/stable-diffusion-v1-5, or a role that
+            `dream3d models list` names.
+        revision: branch, tag or commit of an id; empty for the main branch.
+        resolution: side in pixels the prior looks at; 0 for what the model was trained at.
+        precision: of the weights: float32, bfloat16, float16; auto is float32 on a CPU and the model's own on a GPU.
+        guidance_embedding: for models that take their guidance as an input (FLUX.1); use guidance.cfg_scale 1 there.
+        low_vram: codec in slices and tiles, two samples at a time, layers from main memory: slower, and smaller.
+        chunk: samples per network call at most; 0 for all at once.
+        vae: another codec, an id or a directory: TAESD (madebyollin/taesd) or one that fits float16.
+    """
+
+    model: str = ""
+    revision: str = ""
+    resolution: int = 0
+    precision: Precision = "auto"
+    guidance_embedding: float = 3.5
+    low_vram: bool = False
+    chunk: int = 0
+    vae: str = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
+            raise ConfigError(
+                f"prior.precision is '{self.precision}'; choose one of auto, float32, bfloat16, float16"
+            )
+        for name in ("resolution", "chunk"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"prior.{name} is {getattr(self, name)}; choose 0 or more")
+
+    @property
+    def license(self) -> str:
+        """Of the weights, as `dream3d models list` has it; empty where it is not known."""
+        entry = None if Path(self.model).is_dir() else find_model(self.model)
+        return "" if entry is None else entry.licence
+
+    def load(self, device: torch.device) -> Prior:
+        # Imported here because listing the priors should not take the seconds diffusers needs.
+        from dream3d.priors.pipelines.hub import model_directory
+        from dream3d.priors.pipelines.opening import Opening, open_prior
+
+        if not self.model:
+            raise ConfigError(
+                "prior.model is missing; give a directory, an id, or a role (`dream3d models list`)"
+            )
+        entry = None if Path(self.model).is_dir() else find_model(self.model)
+        named = entry is not None and self.model in entry.roles
+        source = entry.id if entry is not None and named else self.model
+        directory = model_directory(source, self.revision, None, alternatives(source))
+        vae = model_directory(self.vae, whole=True) if self.vae else None
+        how = Opening(
+            precision=self.precision,
+            resolution=self.resolution,
+            guidance_embedding=self.guidance_embedding,
+            chunk=self.chunk,
+            low_vram=self.low_vram,
+            vae=vae,
+        )
+        prior = open_prior(directory, device, how)
+        licence = entry.licence if entry is not None else "see the model's card"
+        prior.origin = {
+            "model": source,
+            "revision": self.revision or _commit(directory),
+            "licence": licence,
+            **({"vae": self.vae} if self.vae else {}),
+        }
+        return prior
+
+
+def _commit(directory: Path) -> str:
+    """The commit in the hub's cache a directory belongs to, or nothing."""
+    return directory.name if directory.parent.name == "snapshots" else ""
+
+
+@PRIORS.register("stable-diffusion")
+@dataclass(frozen=True)
+class StableDiffusionConfig(DiffusersConfig):
+    """Stable Diffusion 1.5: the fastest, for drafts, and at home with every published setting."""
+
+    model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+@PRIORS.register("sdxl")
+@dataclass(frozen=True)
+class StableDiffusionXLConfig(DiffusersConfig):
+    """Stable Diffusion XL with a codec that fits float16, at 768 pixels."""
+
+    model: str = "stabilityai/stable-diffusion-xl-base-1.0"
+    resolution: int = 768
+    vae: str = "madebyollin/sdxl-vae-fp16-fix"
+
+
+@PRIORS.register("flux2-klein")
+@dataclass(frozen=True)
+class Flux2KleinConfig(DiffusersConfig):
+    """FLUX.2 klein base 4B: straight paths, undistilled, Apache; at 512 pixels."""
+
+    model: str = "black-forest-labs/FLUX.2-klein-base-4B"
+    resolution: int = 512

@@ -1,0 +1,1 @@
+"""From one representation to another, one file each; see docs/representations.md."""

@@ -1,0 +1,228 @@
+"""The list of models, the hub's answers, and refusals that say what to do; no network anywhere."""
+
+import json
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from huggingface_hub import errors
+from tiny_pipelines import BUILDERS, save_tiny
+
+from dream3d.cli.main import main
+from dream3d.config import load_config
+from dream3d.errors import ConfigError, ModelError
+from dream3d.priors import model_list
+from dream3d.priors.model_list import check_model, find_model, roles
+from dream3d.priors.pipelines.hub import model_directory
+from dream3d.priors.pipelines.opening import Opening, open_prior
+from dream3d.priors.pipelines.table import ROWS
+from dream3d.priors.pretrained import DiffusersConfig
+
+CPU = torch.device("cpu")
+SD = "StableDiffusionPipeline"
+
+
+def answer(status: int) -> httpx.Response:
+    return httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/x/y"))
+
+
+FAILURES = {
+    "gated": errors.GatedRepoError("gated", response=answer(403)),
+    "missing": errors.RepositoryNotFoundError("missing", response=answer(404)),
+    "no network": OSError("no route to host"),
+    "error": errors.HfHubHTTPError("busy", response=answer(503)),
+}
+
+
+def raising(error: Exception) -> Any:
+    def ask(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return ask
+
+
+def test_every_listed_model_has_a_row_and_every_row_a_tiny_twin() -> None:
+    for entry in model_list.model_list():
+        assert entry.pipeline in ROWS, entry.id
+        assert entry.memory > 0.0 and entry.licence
+    assert {entry.pipeline for entry in model_list.model_list()} == set(ROWS)
+    assert set(BUILDERS) == set(ROWS)
+    assert all(names for names in roles().values())
+
+
+@pytest.mark.parametrize("access", FAILURES)
+def test_check_says_what_the_hub_says(access: str) -> None:
+    state = check_model("stabilityai/stable-diffusion-xl-base-1.0", raising(FAILURES[access]))
+    assert state.access == access and state.fix
+
+
+def test_check_reports_revision_and_licence() -> None:
+    info = SimpleNamespace(sha="abc", gated=False, card_data={"license": "apache-2.0"})
+    state = check_model("a/b", lambda name: info)
+    assert (state.access, state.revision, state.licence, state.fix) == (
+        "open",
+        "abc",
+        "apache-2.0",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ("gated", "accept its licence"),
+        ("missing", "does not exist"),
+        ("no network", "check the network"),
+        ("error", "try again later"),
+    ],
+)
+def test_a_failed_download_says_what_to_do(failure: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        model_directory("a/b", fetch=raising(FAILURES[failure]), alternatives=("c/d",))
+    assert "c/d" in str(caught.value), "others are named, and not taken"
+    assert "prior.model=" in str(caught.value)
+
+
+def test_offline_and_full_disk() -> None:
+    offline = errors.LocalEntryNotFoundError("not here")
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
+        model_directory("a/b", fetch=raising(offline))
+    with pytest.raises(ModelError, match="HF_HOME"):
+        model_directory("a/b", fetch=raising(OSError(28, "No space left on device")))
+
+
+def test_no_code_and_no_pickles_are_fetched(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def fetch(repo_id: str, **options: Any) -> str:
+        asked.update(options)
+        return str(tmp_path)
+
+    assert model_directory("a/b", fetch=fetch) == tmp_path
+    for bad in ("*.py", "*.bin", "*.ckpt"):
+        assert bad not in asked["allow_patterns"]
+
+
+def test_strange_sources(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no directory"):
+        model_directory(str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match="owner/name"):
+        model_directory("justaname")
+    with pytest.raises(ConfigError, match=r"prior\.model is missing"):
+        DiffusersConfig().load(CPU)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_tiny(SD, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def weights(folder: Path) -> Path:
+    return next(folder.glob("*.safetensors"))
+
+
+def damage(how: str, saved: Path) -> None:
+    unet = weights(saved / "unet")
+    if how == "half":
+        unet.write_bytes(unet.read_bytes()[: unet.stat().st_size // 2])
+    elif how == "pointer":
+        unet.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    elif how == "pickle":
+        unet.rename(unet.with_suffix(".bin"))
+    elif how == "class":
+        index = json.loads((saved / "model_index.json").read_text())
+        index["_class_name"] = "WanPipeline"
+        (saved / "model_index.json").write_text(json.dumps(index))
+    elif how == "code":
+        index = json.loads((saved / "model_index.json").read_text())
+        index["unet"] = ["mine", "UNet"]
+        (saved / "model_index.json").write_text(json.dumps(index))
+    elif how == "index":
+        (saved / "model_index.json").unlink()
+    elif how == "missing":
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(unet)
+        tensors.pop("conv_in.bias")
+        save_file(tensors, unet, {"format": "pt"})
+    elif how == "folder":
+        for file in (saved / "vae").iterdir():
+            file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("half", "half-downloaded"),
+        ("pointer", "Git LFS pointer"),
+        ("pickle", "refused"),
+        ("class", "WanPipeline, which is not supported"),
+        ("code", "is not run"),
+        ("index", "no model_index.json"),
+        ("missing", r"1 missing keys \(conv_in.bias"),
+        ("folder", "vae"),
+    ],
+)
+def test_damage_is_named(how: str, words: str, saved: Path) -> None:
+    damage(how, saved)
+    with pytest.raises(ModelError, match=words):
+        open_prior(saved, CPU)
+
+
+def test_text_encoders_are_as_strict(saved: Path) -> None:
+    file = weights(saved / "text_encoder")
+    file.write_bytes(file.read_bytes()[:-8])
+    prior = open_prior(saved, CPU)
+    with pytest.raises(ModelError, match="half-downloaded"):
+        prior.embed(["a red mug"])
+
+
+def test_resolution_must_fit_the_codec(saved: Path) -> None:
+    with pytest.raises(ModelError, match="multiples of 2"):
+        open_prior(saved, CPU, Opening(resolution=15))
+    with pytest.raises(ConfigError, match="precision"):
+        load_config(overrides=["prior=diffusers", "prior.precision=int4"], prompt="a red mug")
+
+
+def test_precision_is_the_weights(saved: Path) -> None:
+    prior = open_prior(saved, CPU, Opening(precision="bfloat16"))
+    assert prior.dtype == torch.bfloat16
+    images = torch.rand(1, 16, 16, 3)
+    assert prior.encode(images).dtype == torch.float32
+
+
+def test_config_takes_a_directory_or_a_role(saved: Path) -> None:
+    config = load_config(overrides=["prior=diffusers", f"prior.model={saved}"], prompt="a red mug")
+    prior = config.prior.load(CPU)
+    assert prior.origin["model"] == str(saved)
+    assert prior.latent_shape == (4, 8, 8)
+    entry = find_model("draft")
+    assert entry is not None and entry.id.startswith("stable-diffusion-v1-5/")
+    assert find_model("nothing") is None
+
+
+def test_models_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len(listed["models"]) == len(model_list.model_list())
+    # Tests have no network: the command says so and fails.
+    assert main(["models", "check", "draft", "--json"]) == 2
+    states = json.loads(capsys.readouterr().out)["models"]
+    assert [state["access"] for state in states] == ["no network"]
+    assert main(["models", "check", "nonsense"]) == 2
+    assert "neither a role" in capsys.readouterr().err
+
+
+def test_safetensors_header_is_not_trusted(tmp_path: Path) -> None:
+    from dream3d.priors.pipelines.parts import check_safetensors
+
+    file = tmp_path / "x.safetensors"
+    for content in (b"", struct.pack("<Q", 10**12), struct.pack("<Q", 4) + b"{}[]"):
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match="not a whole safetensors file"):
+            check_safetensors(file)
