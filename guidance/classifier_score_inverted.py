@@ -40,7 +40,7 @@ class ClassifierScoreInverted(Guidance):
         weight: w(t), see `guidance.combine.Weight`.
     """
 
-    paper: ClassVar[str] = "TV-3DG 2024 (classifier score matching); TSM's limit, arXiv 2405.11252"
+    paper: ClassVar[str] = "Yang et al. 2024 (TV-3DG, classifier score matching), arXiv 2410.21299"
     formula: ClassVar[str] = "w (eps_y - eps_empty)(z_t), z_t by inversion"
     experimental: ClassVar[bool] = True
     anchored: ClassVar[bool] = False

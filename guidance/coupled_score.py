@@ -41,7 +41,7 @@ class CoupledScore(Guidance):
         weight: w(t), see `guidance.combine.Weight`.
     """
 
-    paper: ClassVar[str] = "Coupled Score Distillation 2025 (abstract and results only)"
+    paper: ClassVar[str] = "Yang et al. 2025 (Coupled Score Distillation), arXiv 2505.04262"
     formula: ClassVar[str] = "w ((eps_2D - eps) + share (eps_MV - eps))"
     experimental: ClassVar[bool] = True
 

@@ -18,15 +18,24 @@ from test_guidance_closed_form import (
     scalar_views,
 )
 
+from dream3d.bench.toy import stable_diffusion_schedule
+from dream3d.bootstrap import improved
+from dream3d.cameras import orbit_cameras
+from dream3d.companion import Companion, CompanionPair, GaussianCompanion
+from dream3d.diffusion import Prediction
+from dream3d.priors.base import Condition
 from dream3d.priors.gaussian import ClosedFormPrior
 from dream3d.schedules import constant
 from guidance import Guidance
 from guidance.asynchronous_score import AsynchronousScore
+from guidance.bootstrapped_score import BootstrappedScore
 from guidance.cfd import CFD
 from guidance.classifier_score import ClassifierScore
 from guidance.classifier_score_inverted import ClassifierScoreInverted
 from guidance.coupled_score import CoupledScore
+from guidance.esd import ESD
 from guidance.flow_inversion import FlowInversion
+from guidance.inversion import ascend, guided_eps
 from guidance.noise_free_score import NoiseFreeScore
 from guidance.ode_consistency import OdeConsistency
 from guidance.pfd import PFD
@@ -34,6 +43,7 @@ from guidance.rectified_flow import RectifiedFlow
 from guidance.score_difference import ScoreDifference
 from guidance.sdi import SDI
 from guidance.sjc import SJC
+from guidance.vsd import VSD
 from guidance.x0_reconstruction import X0Reconstruction
 
 EVERY_SCHEDULE = pytest.mark.parametrize("schedule", SCHEDULES)
@@ -230,3 +240,115 @@ def test_inverted_noise_balances_at_one_level_and_repels_below() -> None:
         got = gradient(rule, prior, replace(scalar_views(z, t, z), progress=0.5))
         torch.testing.assert_close(got, slope * (z - MEAN), rtol=0.02, atol=1e-2)
         assert abs(slope) < 1e-9 if t == STD / (1 + STD) else (slope > 0) == (t > STD / (1 + STD))
+
+
+def average(guidance: Guidance, prior: ClosedFormPrior, own: float) -> float:
+    """Slope of the mean gradient, over the levels 20 to 980, with companions of N(MEAN, own^2)."""
+    schedule, t = prior.schedule, torch.arange(20, 981).double() / 999.0
+    z = torch.full_like(t, MEAN + 1.0)
+
+    class Known(Companion):
+        def parameters(self) -> dict[str, torch.Tensor]:
+            return {}
+
+        def output(self, z_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> Prediction:
+            alpha = schedule.alpha(t).reshape(-1, 1, 1, 1)
+            sigma = schedule.sigma(t).reshape(-1, 1, 1, 1)
+            if condition.cameras is not None:  # told the camera it knows the point
+                return Prediction(z.reshape(-1, 1, 1, 1), "x0", z_t, alpha, sigma)
+            eps = sigma * (z_t - alpha * MEAN) / (alpha**2 * own**2 + sigma**2)
+            return Prediction(eps, "eps", z_t, alpha, sigma)
+
+    views = replace(scalar_views(z, 0.5, torch.zeros_like(z), empty=MEAN), t=t, companion=Known())
+    told = replace(views.condition, cameras=orbit_cameras([0.0] * len(z)))
+    return gradient(guidance, prior, replace(views, plain=told)).mean().item()
+
+
+@pytest.mark.parametrize(
+    ("entropy", "variance"), [(0.5, 0.0108), (0.7, 0.1049), (0.9, 0.2611), (1.0, 0.36)]
+)
+def test_where_esd_rests_when_all_levels_speak(entropy: float, variance: float) -> None:
+    """The root of E_t lambda [1 / (s^2 + lambda^2) - entropy / (v + lambda^2)] on Stable Diffusion's levels."""
+    prior = ClosedFormPrior(2, STD, schedule=stable_diffusion_schedule())
+    rule = ESD(entropy, constant(1.0), weight="uniform")
+    low, high = 1e-4, 1.0
+    for _ in range(30):
+        middle = 0.5 * (low + high)
+        # Too wide a companion pulls less than the prior: the particles draw together.
+        spread = average(rule, prior, math.sqrt(middle)) > 0.0
+        low, high = (low, middle) if spread else (middle, high)
+    assert math.isclose(low, variance, rel_tol=0.05)
+
+
+@pytest.mark.parametrize("scale", [2.0, 7.5])
+def test_vsd_under_guidance_keeps_the_spread_about_a_moved_mean(scale: float) -> None:
+    """With equal spreads the rest is N(m_empty + scale (m - m_empty), s^2)."""
+    prior, x = scalar_prior(), 0.2 * draws(1, 400) - 1.0
+    rule = VSD(constant(scale), weight="uniform")
+    for step in range(250):
+        t, mean, variance = (0.3, 0.5, 0.7)[step % 3], x.mean(), x.var()
+
+        class Own(Companion):
+            def parameters(self) -> dict[str, torch.Tensor]:
+                return {}
+
+            def output(
+                self,
+                z_t: torch.Tensor,
+                t: torch.Tensor,
+                condition: Condition,
+                mean: torch.Tensor = mean,
+                variance: torch.Tensor = variance,
+            ) -> Prediction:
+                alpha = prior.schedule.alpha(t).reshape(-1, 1, 1, 1)
+                sigma = prior.schedule.sigma(t).reshape(-1, 1, 1, 1)
+                eps = sigma * (z_t - alpha * mean) / (alpha**2 * variance + sigma**2)
+                return Prediction(eps, "eps", z_t, alpha, sigma)
+
+        views = replace(scalar_views(x, t, torch.zeros_like(x)), companion=Own())
+        x = x - 0.6 * gradient(rule, prior, replace(views, plain=views.condition))
+    assert math.isclose(x.mean().item(), scale * MEAN, rel_tol=0.01)
+    assert math.isclose(x.std().item(), STD, rel_tol=0.1)
+
+
+@EVERY_SCHEDULE
+def test_the_noise_sdi_finds_by_inversion_against_the_fixed_points(schedule: str) -> None:
+    """kappa_inv = (z - m)(sqrt(s^2 + lambda^2) / s - 1) / lambda; the fixed point is lambda (z - m) / s^2."""
+    prior, z = scalar_prior(schedule), draws(1, COUNT)
+    for t in (0.05, 0.5):
+        lam = level(prior, t)
+        views = scalar_views(z, t, z, empty=MEAN)
+        eps = guided_eps(prior, views, 1.0)
+        y = ascend(prior.schedule, eps, views.z, views.t, 0.0, 200).flatten()
+        kappa, offset = (y - z) / lam, z - MEAN
+        expected = offset * (math.hypot(STD, lam) / STD - 1.0) / lam
+        torch.testing.assert_close(kappa, expected, rtol=0.02, atol=1e-4)
+        if t == 0.05:  # towards clean pictures half the fixed point
+            torch.testing.assert_close(kappa, 0.5 * lam * offset / STD**2, rtol=0.05, atol=1e-4)
+
+
+def test_bootstrapped_score_ends_at_the_prior() -> None:
+    """Teacher: the particles, noised to lambda' and denoised: nearer to the prior by c = s / sqrt(s^2 + lambda'^2)."""
+    prior, x = scalar_prior(), 0.2 * draws(1, 400) - 1.0
+    level_up = 0.4
+    lam = level(prior, level_up)
+    c = STD / math.hypot(STD, lam)
+
+    def gaussian(mean: float, std: float) -> GaussianCompanion:
+        return GaussianCompanion(torch.tensor([[[mean]]]).double(), std, prior.schedule)
+
+    # What `improved` makes of particles is what the docstring says.
+    views = scalar_views(x, 0.5, draws(2, 400))
+    better = improved(prior, views.z, views.noise, views.condition, (level_up, 60)).flatten()
+    expected = MEAN + c * (x + lam * views.noise.flatten() - MEAN)
+    torch.testing.assert_close(better, expected, rtol=0.0, atol=0.03)
+    rule = BootstrappedScore(constant(1.0), "uniform")
+    for step in range(300):
+        mean, std = x.mean().item(), x.std().item()
+        teacher = gaussian(MEAN + c * (mean - MEAN), c * math.hypot(std, lam))
+        pair = CompanionPair(gaussian(mean, std), teacher)
+        views = scalar_views(x, (0.3, 0.5, 0.7)[step % 3], torch.zeros_like(x))
+        views = replace(views, companion=pair, plain=views.condition)
+        x = x - 1.0 * gradient(rule, prior, views)
+    assert math.isclose(x.mean().item(), MEAN, rel_tol=0.02)
+    assert math.isclose(x.std().item(), STD, rel_tol=0.1)

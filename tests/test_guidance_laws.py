@@ -201,6 +201,33 @@ def test_views_of_one_object_are_joint_and_objects_independent(name: str) -> Non
 
 
 @every_guidance
+def test_objects_and_the_views_of_one_may_come_in_any_order(name: str) -> None:
+    prior, cameras = NonlinearPrior(), orbit_cameras([0.0, 90.0, 10.0, 100.0])
+    plain = make_views(prior, [0.6, 0.6, 0.3, 0.3])
+    # Words are the same for all views of an object.
+    tokens = plain.condition.tokens[[0, 0, 2, 2]]
+    views = replace(
+        plain,
+        condition=Condition(tokens, cameras, views_per_object=2),
+        empty=Condition(plain.empty.tokens, cameras, views_per_object=2),
+    )
+    before = cameras.c2w.clone()
+    grad = GUIDANCE[name]()(prior, views).grad
+    assert torch.equal(cameras.c2w, before)
+    for order in ([2, 3, 0, 1], [1, 0, 3, 2]):
+        moved = replace(
+            views,
+            z=views.z[order],
+            t=views.t[order],
+            noise=views.noise[order],
+            condition=views.condition[order],
+            empty=views.empty[order],
+            plain=None if views.plain is None else views.plain[order],
+        )
+        torch.testing.assert_close(GUIDANCE[name]()(prior, moved).grad, grad[order])
+
+
+@every_guidance
 def test_a_negative_prompt_replaces_the_empty_one(name: str) -> None:
     prior = NonlinearPrior()
     # Late in the stage, when every rule reads it.

@@ -1,10 +1,15 @@
 """The loop, on the smallest scene."""
 
+import re
+import sys
+from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import guidance
 from dream3d.camera_samplers import RingCameras
 from dream3d.errors import NumericsError
 from dream3d.phases import Phases
@@ -156,3 +161,44 @@ def test_learning_rates_and_regularisers_come_from_the_scene() -> None:
     assert reports[-1].metrics["bright"] < reports[0].metrics["bright"]
     assert reports[0].loss == pytest.approx(reports[0].metrics["bright"])
     assert torch.equal(reports[35].images, reports[59].images)  # rate 0 in the second half
+
+
+@pytest.mark.parametrize("name", ["sds", "cfd", "sdi", "vsd", "esd", "sum"])
+def test_a_step_waits_for_the_device_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way to read a tensor is counted by the file that does so; on a GPU each would make the host wait."""
+    reads: Counter[str] = Counter()
+
+    def counted(method: str):  # type: ignore[no-untyped-def]
+        original = getattr(torch.Tensor, method)
+
+        def read(self: torch.Tensor, *args: object) -> object:
+            path = Path(sys._getframe(1).f_code.co_filename)
+            if "site-packages" not in path.parts:  # torch's optimiser counts its steps on the host
+                reads[f"{path.parent.name}/{path.name}"] += 1
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, method, read)
+
+    time = AnnealedTime() if GUIDANCE[name]().needs_falling_time else PLAIN.time
+    stage = replace(PLAIN, guidance=GUIDANCE[name](), time=time, steps=3)
+    for method in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
+        counted(method)
+    train(stage)
+    assert reads["dream3d/train.py"] == stage.steps
+    # The rest reads what was drawn on the host: the cameras' angles, the levels, the chance to drop a camera.
+    assert set(reads) <= {
+        "dream3d/train.py",
+        "dream3d/prompts.py",
+        "dream3d/companion.py",
+        "guidance/sdi.py",
+        "priors/gaussian.py",  # when a prompt is embedded
+    }
+    assert reads["dream3d/companion.py"] in (0, stage.steps)
+
+
+def test_no_rule_reads_a_tensor_but_the_levels_on_the_host() -> None:
+    package = Path(guidance.__file__).parent
+    for path in package.glob("*.py"):
+        for line in path.read_text().splitlines():
+            if re.search(r"\.(item|tolist|cpu|numpy)\(", line):
+                assert "host_t" in line or "highest.item()" in line, f"{path.name}: {line}"

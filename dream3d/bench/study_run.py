@@ -234,7 +234,9 @@ def write_grid(rows: Sequence[Row], directory: Path, path: Path) -> None:
         draw.text((left + 4, top + cell[1] // 2), label, fill=(33, 37, 41), font=font, anchor="lm")
         for column, prompt in enumerate(prompts):
             at = left + names + column * (cell[0] + 6)
-            draw.text((at + cell[0] // 2, 6), prompt, fill=(33, 37, 41), font=font, anchor="ma")
+            if place % halves == 0:
+                middle = (at + cell[0] // 2, 6)
+                draw.text(middle, prompt, fill=(33, 37, 41), font=font, anchor="ma")
             if (label, prompt) in seed_of:
                 file = directory / picture_name(label, prompt, seed_of[label, prompt])
                 sheet.paste(Image.open(file).convert("RGB").resize(cell), (at, top))

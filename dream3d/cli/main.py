@@ -33,6 +33,11 @@ COMMANDS = {
     "jobs resume": ("dream3d.cli.jobs", "go on with a job that ended unfinished"),
     "jobs delete": ("dream3d.cli.jobs", "remove a job and its files"),
     "bench toy": ("dream3d.cli.bench", "every guidance on a density whose outcome is known"),
+    "bench guidance": (
+        "dream3d.cli.bench_guidance",
+        "every guidance on splats at equal evaluations",
+    ),
+    "bench step": ("dream3d.cli.bench_step", "what one optimisation step costs, and where"),
     "bench fit": ("dream3d.cli.bench_fit", "each representation fitted straight to true views"),
     "bench kernels": ("dream3d.cli.bench_kernels", "the fast renderers beside their peers"),
     "prior train": ("dream3d.cli.prior", "train the embedded prior"),

@@ -6,6 +6,7 @@ time embedding, as in ProlificDreamer. Its last layer starts at zero, and so doe
 untrained companion predicts exactly what the prior does.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -62,7 +63,9 @@ class LoraCompanion(Companion):
         self.unet = prior.network
         if name in getattr(self.unet, "peft_config", {}):
             self.unet.delete_adapters(name)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # PEFT warns of a second adapter, which a pair of companions is.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             torch.manual_seed(seed)
             self.unet.add_adapter(
                 LoraConfig(r=rank, lora_alpha=rank, target_modules=update_targets(self.unet)),
