@@ -13,9 +13,12 @@ from dream3d.errors import ConfigError
 from renderers.backends import choose_backend
 from renderers.volume_data import (
     DEFAULT_STEP,
+    MOST_FINE,
     RAYS_AT_ONCE,
+    Light,
     Normals,
     RaySamples,
+    SurfaceField,
     VolumeField,
     VolumeRenderOutput,
     check_composite,
@@ -23,11 +26,13 @@ from renderers.volume_data import (
     check_views,
     full_occupancy,
 )
+from renderers.volume_resample import absorption, resample
 
 __all__ = ["VolumeField", "VolumeRenderOutput", "composite", "march", "render_volume"]
 
 DIFFERENCE = 0.01
 """Half the distance over which "finite" normals are taken, in world units."""
+UNLIT = Light()
 THINNEST = 1e-6
 """Depth is divided by at least this much coverage."""
 
@@ -144,6 +149,8 @@ def render_volume(
     generator: torch.Generator | None = None,
     normals: Normals = "none",
     backend: str = "auto",
+    fine: int = 0,
+    light: Light = UNLIT,
 ) -> VolumeRenderOutput:
     """Differentiable images of `field` from every camera.
 
@@ -155,6 +162,9 @@ def render_volume(
         generator: shifts each ray's samples at random; None puts them in the middle of their intervals.
         normals: "none", "analytic" or "finite".
         backend: "auto", "numba" (CPU, float32) or "torch".
+        fine: 0 renders the samples a ray is cut into; more uses those only to find where something is, and renders
+            this many samples a ray, put there.
+        light: how colours are lit; all but "albedo" need normals.
 
     Returns:
         Premultiplied features, alpha, alpha-normalised z-depth, and normals where asked for.
@@ -166,6 +176,10 @@ def render_volume(
     check_views(cameras)
     if normals not in ("none", "analytic", "finite"):
         raise ConfigError(f"normals is '{normals}'; choose one of none, analytic, finite")
+    if light.mode != "albedo" and normals == "none":
+        raise ConfigError(f"light '{light.mode}' needs normals; choose normals analytic or finite")
+    if not 0 <= fine <= MOST_FINE:
+        raise ConfigError(f"fine is {fine}; choose 0 (off) to {MOST_FINE} samples a ray")
     cameras = cameras.to(field.like.device, field.like.dtype)
     origins, directions = (value.reshape(-1, 3) for value in cameras.rays())
     # z-depth grows along a ray by the cosine between it and the camera's forward axis.
@@ -176,7 +190,7 @@ def render_volume(
         jitter = torch.rand(len(origins), generator=generator)
     rays = torch.cat([origins, directions, cosine[:, None], jitter.to(origins)[:, None]], dim=1)
     parts = [
-        _render_rays(field, some, occupied, step, normals, backend)
+        _render_rays(field, some, occupied, step, normals, backend, fine, light)
         for some in rays.split(RAYS_AT_ONCE)
     ]
     shape = (len(cameras), cameras.height, cameras.width)
@@ -189,6 +203,23 @@ def render_volume(
     return VolumeRenderOutput(image[..., :-5], alpha, depth, normal, image[..., -2:-1])
 
 
+def lit(
+    features: Float[Tensor, "N C"],
+    normal: Float[Tensor, "N 3"],
+    points: Float[Tensor, "N 3"],
+    eyes: Float[Tensor, "N 3"],
+    light: Light,
+) -> Float[Tensor, "N C"]:
+    """Features times ambient + (1 - ambient) max(0, normal . toward the lamp) (Poole et al. 2022, section 3.2)."""
+    if light.mode == "albedo":
+        return features
+    lamp = eyes if light.offset is None else eyes + torch.tensor(light.offset).to(eyes)
+    toward = torch.nn.functional.normalize(lamp - points, dim=-1)
+    cosine = (normal * toward).sum(dim=-1, keepdim=True).clamp_min(0.0)
+    amount = light.ambient + (1.0 - light.ambient) * cosine
+    return amount * features if light.mode == "lambert" else amount.expand_as(features)
+
+
 def _render_rays(
     field: VolumeField,
     rays: Float[Tensor, "R 8"],
@@ -196,6 +227,8 @@ def _render_rays(
     step: float,
     normals: Normals,
     backend: str,
+    fine: int,
+    light: Light,
 ) -> tuple[Float[Tensor, "R C1"], Float[Tensor, " R"]]:
     """Composited features and alpha of rays (origin, direction, cosine, jitter).
 
@@ -203,11 +236,22 @@ def _render_rays(
     """
     origins, directions, cosine, jitter = rays.split([3, 3, 1, 1], dim=1)
     samples = march(origins, directions, occupied, step, jitter[:, 0], backend)
+    if fine > 0:
+        with torch.no_grad():
+            weight = absorption(field.density(samples.points, backend), samples)
+        samples = resample(samples, weight, origins, directions, fine, jitter[:, 0])
     density, features = field(samples.points, backend)
+    if isinstance(field, SurfaceField):
+        along = directions[samples.ray]
+        # A sample is `jitter` of the way along its interval; the field is asked about the interval.
+        ahead = (0.5 - jitter[:, 0])[samples.ray] * samples.length
+        centre = samples.points + ahead[:, None] * along
+        density = field.interval_density(centre, along, samples.length, backend)
     columns = [features]
     if normals != "none":
         normal = field_normals(field, samples.points, normals, backend)
         away = (normal * directions[samples.ray]).sum(dim=-1, keepdim=True)
+        columns = [lit(features, normal, samples.points, origins[samples.ray], light)]
         columns += [normal, away.clamp_min(0.0).square()]
     columns.append(samples.t[:, None] * cosine[samples.ray])
     return composite(density, torch.cat(columns, dim=1), samples.length, samples.start, backend)

@@ -26,6 +26,8 @@ RAYS_AT_ONCE = 65_536
 Normals = Literal["none", "analytic", "finite"]
 """How normals are found: not at all; from the density's gradient, through which no loss flows; from differences of the
 density, which costs six more evaluations a sample and passes gradients on."""
+Shading = Literal["albedo", "lambert", "textureless"]
+MOST_FINE = 1024
 
 
 @runtime_checkable
@@ -46,6 +48,43 @@ class VolumeField(Protocol):
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N C"]]:
         """Density, and C features that are already activated."""
         ...
+
+
+@runtime_checkable
+class SurfaceField(VolumeField, Protocol):
+    """A field whose surface knows where it is: what an interval absorbs follows from its two ends, not its middle."""
+
+    def interval_density(
+        self,
+        points: Float[Tensor, "N 3"],
+        directions: Float[Tensor, "N 3"],
+        length: Float[Tensor, " N"],
+        backend: str = "auto",
+    ) -> Float[Tensor, " N"]:
+        """Mean extinction over the intervals of this length along `directions` around `points`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Light:
+    """How the field's colour is lit at a sample.
+
+    Attributes:
+        mode: "albedo" (not at all), "lambert" (colour times light) or "textureless" (light alone, which shows shape).
+        ambient: share of the light that comes from everywhere, in [0, 1]; the rest falls with the cosine.
+        offset: of a point light from each camera, world units; None puts it at the camera.
+    """
+
+    mode: Shading = "albedo"
+    ambient: float = 0.3
+    offset: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("albedo", "lambert", "textureless") or not 0.0 <= self.ambient <= 1.0:
+            raise ConfigError(
+                f"light is '{self.mode}' with ambient {self.ambient}; choose albedo, lambert or textureless, and an "
+                "ambient share in [0, 1]"
+            )
 
 
 @dataclass(frozen=True)

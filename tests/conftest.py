@@ -30,6 +30,8 @@ install_import_hook(
         "dream3d.scenes.fields",
         "dream3d.scenes.nerf",
         "dream3d.scenes.nerf_mesh",
+        "dream3d.scenes.neus",
+        "dream3d.scenes.sky",
         "dream3d.scenes.occupancy",
         "dream3d.scenes.conversions.mesh_cleanup",
         "dream3d.scenes.conversions.mesh_splats",

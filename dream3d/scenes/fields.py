@@ -127,6 +127,9 @@ class FrequencyEncoding(nn.Module):
         return torch.cat([points, angle.sin(), angle.cos()], dim=1)
 
 
+Encoding = HashEncoding | PlaneEncoding | FrequencyEncoding
+
+
 def make_head(
     width: int, hidden: int, layers: int, out: int, generator: torch.Generator
 ) -> nn.Sequential:

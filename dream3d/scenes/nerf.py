@@ -15,6 +15,7 @@ from dream3d.scenes.base import SCENES, Scene, SceneConfig
 from dream3d.scenes.fields import (
     Blob,
     DensityActivation,
+    Encoding,
     Field,
     FrequencyEncoding,
     HashEncoding,
@@ -23,17 +24,22 @@ from dream3d.scenes.fields import (
 )
 from dream3d.scenes.nerf_mesh import to_mesh
 from dream3d.scenes.occupancy import measure_occupancy, occupied_cells
+from dream3d.scenes.sky import Sky
 from dream3d.scenes.surface import ColoredMesh
 from dream3d.schedules import Ramp
 from renderers.hash_grid import HashGridLayout, geometric_layout
 from renderers.volume import render_volume
-from renderers.volume_data import Normals, VolumeRenderOutput
+from renderers.volume_data import Light, Normals, Shading, VolumeRenderOutput
 
 CHOICES = {
     "field": ("hash", "dense", "planes", "frequency"),
     "density_activation": ("exp", "softplus"),
     "normals": ("none", "analytic", "finite"),
+    "shading": ("albedo", "lambert", "textureless", "mixed"),
+    "background": ("transparent", "learned"),
 }
+MIXED: tuple[Shading, ...] = ("albedo", "albedo", "lambert", "textureless")
+"""What shading "mixed" draws from, evenly."""
 
 
 @SCENES.register("nerf")
@@ -53,8 +59,16 @@ class NerfConfig(SceneConfig):
         hidden, layers: width and number of the network's hidden layers.
         density_activation: "exp" (bounded by e^10) or "softplus".
         blob_scale, blob_radius, blob_offset: the ball a field starts from: blob_scale * (1 - |p| / blob_radius) +
-            blob_offset is added to the raw density.
+            blob_offset is added to the raw density. A negative scale is the inverse, for scenes seen from inside: empty
+            in the middle, dense toward the walls.
         step: distance of samples along a ray, world units.
+        fine: samples a ray that are put where those of `step` found something, and rendered instead of them; 0 is off.
+        shading: how colours are lit while optimising: "albedo" (not), "lambert", "textureless" (light alone) or
+            "mixed", which draws one of them each step, albedo twice as often; all but "albedo" need normals.
+        ambient: share of the light that comes from everywhere.
+        light_spread: how far from the camera the lamp is, at random each step, world units.
+        background: "transparent", so that the stage's background shows, or "learned", a colour for every direction
+            that is optimised along and left out of the result.
         occupancy_cells: cells per side of the grid by which rays skip empty space.
         occupancy_every: steps between two updates of it.
         occupancy_decay: how much of a cell's largest known density is remembered at an update.
@@ -82,6 +96,11 @@ class NerfConfig(SceneConfig):
     blob_radius: float = 0.5
     blob_offset: float = 0.0
     step: float = 0.04
+    fine: int = 0
+    shading: Literal["albedo", "lambert", "textureless", "mixed"] = "albedo"
+    ambient: float = 0.3
+    light_spread: float = 1.0
+    background: Literal["transparent", "learned"] = "transparent"
     occupancy_cells: int = 32
     occupancy_every: int = 8
     occupancy_decay: float = 0.8
@@ -106,6 +125,9 @@ class NerfConfig(SceneConfig):
             "layers": (0, 16),
             "blob_radius": (1e-3, 100.0),
             "step": (1e-3, 1.0),
+            "fine": (0, 1024),
+            "ambient": (0.0, 1.0),
+            "light_spread": (0.0, 10.0),
             "occupancy_cells": (4, 256),
             "occupancy_every": (1, 1_000_000),
             "occupancy_decay": (0.0, 1.0),
@@ -121,6 +143,10 @@ class NerfConfig(SceneConfig):
                 raise ConfigError(
                     f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
                 )
+        if self.shading != "albedo" and self.normals == "none":
+            raise ConfigError(
+                f"scene.shading is '{self.shading}', but scene.normals is 'none'; choose normals=analytic or finite"
+            )
         if self.weight_orientation > 0.0 and self.normals != "finite":
             raise ConfigError(
                 f"scene.weight_orientation is {self.weight_orientation}, but scene.normals is '{self.normals}'; "
@@ -140,32 +166,59 @@ class NerfConfig(SceneConfig):
             occupancy_cells=8,
         )
 
-    def create_field(self, generator: torch.Generator) -> Field:
-        """A freshly initialised field of three colours."""
+    def create_encoding(self, generator: torch.Generator) -> Encoding:
+        """A freshly initialised encoding."""
         if self.field == "hash":
             layout = geometric_layout(
                 self.levels, self.coarsest, self.resolution, self.table_log2, self.features
             )
-            encoding = HashEncoding(layout, 1e-2, generator)
-        elif self.field == "dense":
-            encoding = HashEncoding(
-                HashGridLayout((self.resolution,), 24, self.features), 0.1, generator
-            )
-        elif self.field == "planes":
-            encoding = PlaneEncoding(self.resolution, self.features, generator)
-        else:
-            encoding = FrequencyEncoding(self.octaves)
-        head = make_head(encoding.width, self.hidden, self.layers, 4, generator)
+            return HashEncoding(layout, 1e-2, generator)
+        if self.field == "dense":
+            layout = HashGridLayout((self.resolution,), 24, self.features)
+            return HashEncoding(layout, 0.1, generator)
+        if self.field == "planes":
+            return PlaneEncoding(self.resolution, self.features, generator)
+        return FrequencyEncoding(self.octaves)
+
+    def create_field(self, generator: torch.Generator, channels: int = 3) -> Field:
+        """A freshly initialised field of three colours, or of any number of latent channels."""
+        encoding = self.create_encoding(generator)
+        head = make_head(encoding.width, self.hidden, self.layers, 1 + channels, generator)
         blob = Blob(self.blob_scale, self.blob_radius, self.blob_offset)
-        return Field(encoding, head, self.density_activation, blob)
+        return Field(encoding, head, self.density_activation, blob, squash=channels == 3)
 
     def create(self, generator: torch.Generator, device: torch.device) -> "Nerf":
         """A grey blob."""
+        made, sky = self.create_parts(generator, device)
+        return Nerf(self, made, new_seed(generator), sky)
+
+    def create_parts(
+        self, generator: torch.Generator, device: torch.device
+    ) -> tuple[Field, Sky | None]:
+        """The field, and the sky where one is learned."""
         made = self.create_field(generator).to(device)
-        return Nerf(self, made, _new_seed(generator))
+        learned = self.background == "learned"
+        return made, Sky(self.hidden, generator).to(device) if learned else None
 
 
-def _new_seed(generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class OutdoorRenderOutput(VolumeRenderOutput):
+    """A render with a sky of its own behind it.
+
+    Attributes:
+        sky: what every pixel sees behind the object.
+    """
+
+    sky: Float[Tensor, "B H W C"] | None = None
+
+    def over(self, background: Float[Tensor, "*#B #H #W C"]) -> Float[Tensor, "B H W C"]:
+        """The image in front of its sky; `background` is hidden by it."""
+        assert self.sky is not None
+        return self.rgb + (1.0 - self.alpha) * self.sky
+
+
+def new_seed(generator: torch.Generator) -> Tensor:
+    """The seed of a step's randomness."""
     return torch.randint(2**62, (), generator=generator)
 
 
@@ -180,10 +233,13 @@ class Nerf(Scene):
         config: settings.
         field: what is rendered.
         seed: of the first step's shifts.
+        sky: what is learned to be behind it; seen only while gradients are recorded.
     """
 
-    def __init__(self, config: NerfConfig, field: Field, seed: Tensor) -> None:
-        self.config, self.field, self._seed = config, field, seed
+    def __init__(
+        self, config: NerfConfig, field: Field, seed: Tensor, sky: Sky | None = None
+    ) -> None:
+        self.config, self.field, self._seed, self.sky = config, field, seed, sky
         self._density = measure_occupancy(field, config.occupancy_cells, config.backend)
 
     @property
@@ -192,7 +248,10 @@ class Nerf(Scene):
         return occupied_cells(self._density, self.config.step, self.config.occupancy_alpha)
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        return dict(self.field.named_parameters())
+        found = dict(self.field.named_parameters())
+        if self.sky is not None:
+            found |= {f"sky.{name}": value for name, value in self.sky.named_parameters()}
+        return found
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         grid, net = self.config.lr_grid(progress), self.config.lr_net(progress)
@@ -200,9 +259,10 @@ class Nerf(Scene):
 
     def render(self, cameras: CameraBatch) -> RenderOutput:
         c = self.config
-        generator = None
+        generator, light = None, Light()
         if torch.is_grad_enabled():
             generator = torch.Generator().manual_seed(int(self._seed))
+            light = self._light()
         for name, value in self.parameters().items():
             # NaN and infinity survive a sum. A field that is broken where no ray looks is broken all the same.
             if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
@@ -210,9 +270,33 @@ class Nerf(Scene):
                     f"the field's {name} is not finite; lower scene.lr_grid and scene.lr_net, or go back to a "
                     "checkpoint"
                 )
-        return render_volume(
-            self.field, cameras, self.occupied, c.step, generator, c.normals, c.backend
+        out = render_volume(
+            self.field,
+            cameras,
+            self.occupied,
+            c.step,
+            generator,
+            c.normals,
+            c.backend,
+            c.fine,
+            light,
         )
+        if self.sky is None or not torch.is_grad_enabled():
+            return out
+        return OutdoorRenderOutput(
+            out.rgb, out.alpha, out.depth, out.normal, out.backward_normals, self.sky(cameras)
+        )
+
+    def _light(self) -> Light:
+        """This step's, which follows from its seed."""
+        c = self.config
+        if c.shading == "albedo":
+            return Light()
+        # Not the samples' own seed, or lamps and shifts would be the same numbers.
+        generator = torch.Generator().manual_seed(int(self._seed) + 1)
+        drawn = MIXED[int(torch.randint(len(MIXED), (), generator=generator))]
+        x, y, z = (c.light_spread * torch.randn(3, generator=generator)).tolist()
+        return Light(drawn if c.shading == "mixed" else c.shading, c.ambient, (x, y, z))
 
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
         c = self.config
@@ -237,7 +321,7 @@ class Nerf(Scene):
     ) -> None:
         """Draw the next step's sample shifts; at times, look where the field has become dense or empty."""
         c = self.config
-        self._seed = _new_seed(generator)
+        self._seed = new_seed(generator)
         if (step + 1) % c.occupancy_every == 0:
             now = measure_occupancy(self.field, c.occupancy_cells, c.backend, generator)
             self._density = torch.maximum(c.occupancy_decay * self._density, now)

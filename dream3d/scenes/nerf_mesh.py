@@ -73,6 +73,11 @@ def to_mesh(
     if level is None:
         level = best_level(density, hidden, cameras[::4], alpha[::4])
     mesh = closed_surface(outwardness(density, hidden, level), 1.0, max_faces, HOLLOW)
+    return colored(field, mesh, step, backend)
+
+
+def colored(field: VolumeField, mesh: trimesh.Trimesh, step: float, backend: str) -> ColoredMesh:
+    """The mesh with the field's colours at its vertices."""
     return ColoredMesh(
         np.asarray(mesh.vertices, np.float32),
         np.asarray(mesh.faces, np.int32),
