@@ -1,6 +1,6 @@
 """Text-to-image models in diffusers' format as priors: from a local directory, or by their id on the hub."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,8 @@ class DiffusersConfig(PriorConfig):
         low_vram: codec in slices and tiles, two samples at a time, layers from main memory: slower, and smaller.
         chunk: samples per network call at most; 0 for all at once.
         vae: another codec, an id or a directory: TAESD (madebyollin/taesd) or one that fits float16.
+        loras: .safetensors files, merged into the weights.
+        lora_scales: their strengths, one each; empty for 1.
     """
 
     model: str = ""
@@ -38,6 +40,8 @@ class DiffusersConfig(PriorConfig):
     low_vram: bool = False
     chunk: int = 0
     vae: str = ""
+    loras: list[str] = field(default_factory=list)
+    lora_scales: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
@@ -47,6 +51,11 @@ class DiffusersConfig(PriorConfig):
         for name in ("resolution", "chunk"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"prior.{name} is {getattr(self, name)}; choose 0 or more")
+        if self.lora_scales and len(self.lora_scales) != len(self.loras):
+            raise ConfigError(
+                f"prior.lora_scales has {len(self.lora_scales)} numbers for {len(self.loras)} LoRAs; "
+                "give one each, or none"
+            )
 
     @property
     def license(self) -> str:
@@ -68,6 +77,7 @@ class DiffusersConfig(PriorConfig):
         source = entry.id if entry is not None and named else self.model
         directory = model_directory(source, self.revision, None, alternatives(source))
         vae = model_directory(self.vae, whole=True) if self.vae else None
+        scales = self.lora_scales or [1.0] * len(self.loras)
         how = Opening(
             precision=self.precision,
             resolution=self.resolution,
@@ -75,6 +85,10 @@ class DiffusersConfig(PriorConfig):
             chunk=self.chunk,
             low_vram=self.low_vram,
             vae=vae,
+            loras=tuple(
+                (Path(file).expanduser(), scale)
+                for file, scale in zip(self.loras, scales, strict=True)
+            ),
         )
         prior = open_prior(directory, device, how)
         licence = entry.licence if entry is not None else "see the model's card"
@@ -83,6 +97,7 @@ class DiffusersConfig(PriorConfig):
             "revision": self.revision or _commit(directory),
             "licence": licence,
             **({"vae": self.vae} if self.vae else {}),
+            **({"loras": ", ".join(Path(file).name for file in self.loras)} if self.loras else {}),
         }
         return prior
 

@@ -8,6 +8,7 @@ import torch
 
 from dream3d.errors import ModelError
 from dream3d.priors.latent.components import read_json
+from dream3d.priors.pipelines.lora import load_text_lora, merge_lora
 from dream3d.priors.pipelines.parts import load_part, open_text_pipeline, part_class, pipeline_row
 from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
 from dream3d.priors.pipelines.table import PipelineRow
@@ -27,6 +28,7 @@ class Opening:
         chunk: samples per network call at most; 0 for all at once.
         low_vram: keep as little on the GPU as possible, at the price of speed.
         keep_text: hold on to the text encoders.
+        loras: files and their strengths, merged into the weights in this order.
         vae: directory of another codec that takes the pipeline's place (one folder, or a model with a `vae` in it).
     """
 
@@ -37,6 +39,7 @@ class Opening:
     low_vram: bool = False
     keep_text: bool = False
     vae: Path | None = None
+    loras: tuple[tuple[Path, float], ...] = ()
 
 
 def weight_dtype(row: PipelineRow, precision: str, device: torch.device) -> torch.dtype:
@@ -57,6 +60,8 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     index = read_json(directory / "model_index.json")
     dtype = weight_dtype(row, how.precision, device)
     network = load_part(_required(index, row.network, directory), directory / row.network, dtype)
+    for file, scale in how.loras:
+        merge_lora(network, row, file, scale)
     vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
     scheduler = load_part(_required(index, "scheduler", directory), directory / "scheduler", dtype)
     if how.low_vram:
@@ -66,9 +71,14 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     if vae is not None:
         vae.to(device)
     settings = {name: value for name, value in index.items() if not isinstance(value, list)}
-    text = TextEmbedder(
-        row, lambda: open_text_pipeline(directory, row, device, dtype), keep=how.keep_text
-    )
+
+    def open_text() -> Any:
+        pipeline = open_text_pipeline(directory, row, device, dtype)
+        for file, scale in how.loras:
+            load_text_lora(pipeline, row, file, scale, network)
+        return pipeline
+
+    text = TextEmbedder(row, open_text, keep=how.keep_text)
     parts = PipelineParts(row, network, vae, scheduler, text, settings)
     chunk = how.chunk or (2 if how.low_vram else 0)
     return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk)
