@@ -83,7 +83,7 @@ def test_start_is_written_and_read() -> None:
 def test_what_cannot_start_from_another() -> None:
     with pytest.raises(ConfigError, match="no stage before"):
         load_config("gaussian", {"start": "previous"}, "a red ball")
-    with pytest.raises(ConfigError, match="choose fresh or previous"):
+    with pytest.raises(ConfigError, match="must be one of fresh, previous"):
         load_config("gaussian", {"start": "elsewhere"}, "a red ball")
 
 
