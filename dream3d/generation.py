@@ -124,6 +124,8 @@ class _Recorder:
         if report.preview_due and report.step < report.steps:
             with self.phases("preview"):
                 write_preview(report.scene, self.run.path / "preview.png", LIVE_PREVIEW_SIZE)
+            so_far = {**self.phases.seconds, **report.phases}
+            self.run.write_phases({name: round(spent, 3) for name, spent in so_far.items()})
             if self.first_preview_seconds is None:
                 self.first_preview_seconds = round(time.perf_counter() - self.began, 3)
         if self.on_step is not None:

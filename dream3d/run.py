@@ -227,7 +227,8 @@ def run_system(
     def after_step(report: StepReport) -> None:
         # Told first: a step that a checkpoint counts as done is then in the caller's log, whatever happens in between.
         if on_step is not None:
-            on_step(replace(report, stage=index, stages=len(config.stages)))
+            place = {"stage": index, "stages": len(config.stages)}
+            on_step(replace(report, **place, phases=phases.seconds))
         every = config.stages[index].checkpoint_every
         if report.step == report.steps or (every and report.step % every == 0):
             save()

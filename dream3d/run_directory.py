@@ -4,6 +4,7 @@
         result.json    status, prompt, seed, seconds, peak memory, versions, files
         config.yaml    the resolved configuration; `dream3d generate --config` repeats the run
         metrics.jsonl  one line per step
+        phases.json    seconds by phase so far, while it runs
         preview.png, turntable.mp4, asset.ply, asset.glb
         checkpoints/
 
@@ -186,6 +187,14 @@ class RunDirectory:
             yield
         finally:
             os.close(handle)
+
+    def write_phases(self, seconds: dict[str, float]) -> None:
+        """Say in `phases.json` where the time went so far; `result.json` has it for the whole run when it ends.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        write_json(self.path / "phases.json", {"format_version": FORMAT_VERSION, "phases": seconds})
 
     def append_metrics(self, row: dict[str, float | int | None]) -> None:
         """Add one line to `metrics.jsonl`.

@@ -1,7 +1,7 @@
 """The loop: one stage of an optimisation, read from top to bottom."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,7 @@ class StepReport:
         scene: the scene itself, for previews.
         preview_due: whether this step ends a preview interval or the stage.
         stage, stages: position in the run; filled in by `run_system`.
+        phases: seconds by phase of the run so far; filled in by `run_system`.
     """
 
     step: int
@@ -67,6 +68,7 @@ class StepReport:
     preview_due: bool
     stage: int = 0
     stages: int = 1
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam:

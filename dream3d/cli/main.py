@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("dream3d.cli.export", "write a run's asset as a file of any format"),
     "list": ("dream3d.cli.show", "what can be chosen: priors, guidance, scenes, presets, ..."),
     "config": ("dream3d.cli.show", "print a preset with every setting resolved"),
+    "ui": ("dream3d.cli.ui", "the web page"),
     "doctor": ("dream3d.cli.show", "what is installed, what is missing, which devices there are"),
     "evaluate": ("dream3d.cli.evaluate", "measure a run against the truth"),
     "batch": ("dream3d.cli.batch", "an asset for every line of a file of prompts"),

@@ -1,204 +1,235 @@
-"""The page: a prompt goes to a job, a timer shows the job. The optimisation never lives in an event of the page."""
+"""The Gradio page: a form whose press queues a job, and places where the page's own scripts show jobs.
+
+The form lives in Gradio; what is shown of jobs does not: scripts below static/ ask the HTTP API, so that watching costs
+the server little, a reloaded page finds its job by its address, and a restarted server is noticed.
+"""
 
 import html
-import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-# Before Gradio is imported: it reports usage home unless told not to.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
-from dream3d.config.layers import preset_names
+import dream3d
+from dream3d.catalogue import entries
+from dream3d.config.build import COMPONENTS
 from dream3d.errors import Dream3DError
-from dream3d.jobs import ENDED, MAX_PROMPT, Job, JobRequest, JobStore
+from dream3d.jobs import MAX_PROMPT
+from dream3d.ui.form import PARTS, RAMP_HELP, Field, chosen_config, form_fields, part_name
+from dream3d.ui.handlers import SPEEDS, Chosen, Handlers, named
+from dream3d.ui.jobs import UserJobs
 
-EXAMPLES = (
-    *("a red mug", "a green snowman", "a blue car", "a yellow duck"),
-    *("a purple castle", "an orange cat", "a white lighthouse", "a red cube on a blue cylinder"),
-)
-SECONDS_BETWEEN_LOOKS = 1.0
-_WORDS = {
-    "queued": "Waiting for its turn",
-    "running": "Optimising",
-    "done": "Done",
-    "cancelled": "Stopped; this is what there was",
-    "failed": "Failed",
-    "lost": "Failed",
+OTHER = "other"
+MAX_SEED = 2**53 - 1
+GROUP_TITLES = {
+    "guidance": "Guidance",
+    "scene": "Representation",
+    "time": "Noise levels",
+    "noise": "Noise",
+    "cameras": "Cameras",
+    "background": "Background",
+    "prior": "Prior",
+    "stage": "Steps and views",
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What a browser shows already, so that nothing is sent twice.
-
-    Attributes:
-        job: id of the job.
-        preview: when the preview file it shows was written, in nanoseconds.
-        ended: whether it shows the final files.
-    """
-
-    job: str = ""
-    preview: int = 0
-    ended: bool = False
+def head() -> str:
+    """The page's own styles and scripts; `module` runs them when the document is there."""
+    version = html.escape(dream3d.__version__)
+    return (
+        f'<link rel="stylesheet" href="/static/style.css?{version}">'
+        f'<script type="module" src="/static/main.js?{version}"></script>'
+    )
 
 
-def progress_html(view: Job) -> str:
-    """The state of a job as a sentence and a bar; every word of a message is escaped."""
-    words = _WORDS[view.state]
-    if view.state == "running" and not view.step:
-        words = "Loading"
-    elif view.state == "running":
-        words += f", step {view.step} of {view.steps}"
-        if view.seconds_left is not None:
-            words += f", about {max(1, round(view.seconds_left))} s left"
-        if view.step == view.steps:
-            words = "Writing the files"
-    if view.message:
-        words += f": {view.message}"
-    part = f' value="{view.step}" max="{view.steps}"' if view.steps else ""
-    bar = "" if view.state in ENDED else f'<progress{part} style="width:100%"></progress>'
-    return f'<div id="job-status" role="status" aria-live="polite">{html.escape(words)}{bar}</div>'
-
-
-class Page:
-    """The handlers of the page's events.
-
-    Args:
-        jobs: where they are started and found.
-    """
-
-    def __init__(self, jobs: JobStore) -> None:
-        self.jobs = jobs
-
-    def generate(self, prompt: str, preset: str, seed: float | None) -> tuple[Any, ...]:
-        """Start a job; returns its id, the message and an emptied page."""
-        try:
-            job = self.jobs.submit(JobRequest(prompt, preset, int(seed or 0)))
-        except Dream3DError as error:
-            gr.Warning(html.escape(str(error)))
-            return (gr.skip(),) * 9
-        progress = progress_html(self.jobs.status(job))
-        return (job, Shown(job), progress, None, None, None, None, *_buttons(True))
-
-    def cancel(self, job: str) -> None:
-        """Ask the job to stop."""
-        if job and self.jobs.exists(job):
-            self.jobs.cancel(job)
-
-    def look(self, job: str, shown: Shown | None) -> tuple[Any, ...]:
-        """What changed since the last look: shown, message, preview, mesh, two downloads, two buttons."""
-        shown = shown or Shown()
-        if not job or (shown.job == job and shown.ended):
-            return (gr.skip(),) * 8
-        try:
-            self.jobs.tend()
-            view = self.jobs.status(job)
-        except Dream3DError:
-            # A browser may remember a job that was removed from the disk: it starts afresh.
-            return (Shown(job, ended=True), "", None, None, None, None, *_buttons(False))
-        run = self.jobs.run_path(job)
-        files = {name: run / name for name in view.files}
-        fresh = view.preview != shown.preview or shown.job != job
-        ended = view.state in ENDED and not view.live
-        downloads: tuple[Any, ...] = (gr.skip(),) * 3
-        if ended:
-            glb, ply = _path(files, "asset.glb"), _path(files, "asset.ply")
-            downloads = (glb, _download(glb), _download(ply))
-        return (
-            Shown(job, view.preview, ended),
-            progress_html(view),
-            (_path(files, "preview.png") if fresh else gr.skip()),
-            *downloads,
-            *_buttons(not ended),
-        )
-
-
-def _path(files: dict[str, Path], name: str) -> str | None:
-    return str(files[name]) if name in files else None
-
-
-def _download(path: str | None) -> Any:
-    return gr.update(value=path, interactive=path is not None)
-
-
-def _buttons(busy: bool) -> tuple[Any, Any]:
-    """Generate is for the idle page, Cancel for the busy one."""
-    return gr.update(interactive=not busy), gr.update(interactive=busy)
-
-
-def build_page(jobs: JobStore) -> gr.Blocks:
+def build_page(jobs: UserJobs) -> gr.Blocks:
     """The page, not yet served."""
-    handlers = Page(jobs)
-    presets = [name for name in preset_names() if name != "gaussian"]
-    with gr.Blocks(title="dream3d", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        # The job's id stays in the browser: a reloaded or reopened page finds its job again.
-        job = gr.BrowserState("", storage_key="dream3d-job", secret="not a secret: a job id")
-        shown = gr.State(Shown())
-        gr.Markdown("# dream3d\nText becomes a 3D asset, on this machine.")
-        with gr.Row():
-            with gr.Column(scale=1, min_width=320):
-                prompt = gr.Textbox(label="Prompt", placeholder="a red mug", max_length=MAX_PROMPT)
-                gr.Examples([[text] for text in EXAMPLES], prompt, label="Examples")
-                preset = gr.Radio(
-                    presets,
-                    value="default",
-                    label="Preset",
-                    info="`dream3d list presets` tells what each one does.",
-                )
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53 - 1)
-                with gr.Row():
-                    generate = gr.Button("Generate", variant="primary")
-                    cancel = gr.Button("Cancel", variant="stop", interactive=False)
-                status = gr.HTML(label="Progress")
-            with gr.Column(scale=2, min_width=320):
-                preview = gr.Image(
-                    label="Eight views, from the front toward the object's left",
-                    type="filepath",
-                    format="png",
-                    interactive=False,
-                    buttons=[],
-                )
-                mesh = gr.Model3D(label="Mesh", interactive=False, height=420)
-                with gr.Row():
-                    glb = gr.DownloadButton("Mesh (.glb)", interactive=False)
-                    ply = gr.DownloadButton("Splats (.ply)", interactive=False)
-        results = [shown, status, preview, mesh, glb, ply, generate, cancel]
-        gr.on(
-            [generate.click, prompt.submit],
-            handlers.generate,
-            [prompt, preset, seed],
-            [job, *results],
-            concurrency_limit=1,
-            api_visibility="private",
+    handlers = Handlers(jobs)
+    with gr.Blocks(title="dream3d", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(
+            '<dream-header role="banner"></dream-header>', padding=False, apply_default_css=False
         )
-        cancel.click(handlers.cancel, job, None, queue=False, api_visibility="private")
-        for look in (gr.Timer(SECONDS_BETWEEN_LOOKS).tick, page.load):
-            look(
-                handlers.look,
-                [job, shown],
-                results,
-                queue=False,
-                show_progress="hidden",
-                api_visibility="private",
-            )
+        with gr.Tabs(elem_id="dream-tabs"):
+            with gr.Tab("Create", id="create"), gr.Row(equal_height=False):
+                with gr.Column(scale=2, min_width=320, elem_classes="dream-form"):
+                    _form(page, handlers)
+                with gr.Column(scale=3, min_width=320):
+                    gr.HTML("<dream-job></dream-job>", padding=False, apply_default_css=False)
+            with gr.Tab("Gallery", id="gallery"):
+                gr.HTML("<dream-gallery></dream-gallery>", padding=False, apply_default_css=False)
+            with gr.Tab("API", id="api"):
+                gr.HTML("<dream-api></dream-api>", padding=False, apply_default_css=False)
     return page
 
 
-def launch_options(root: Path) -> dict[str, Any]:
-    """How the page is served: to this machine only, with nothing but the jobs' files."""
-    return {
-        "server_name": "127.0.0.1",
-        "share": False,
-        "show_error": False,
-        "allowed_paths": [str(root.resolve())],
-        "max_file_size": "1mb",
-        "enable_monitoring": False,
-        "strict_cors": True,
-        "mcp_server": False,
-        "run_history": False,
-        "footer_links": [],
-        "ssr_mode": False,
+def _form(page: gr.Blocks, handlers: Handlers) -> None:
+    """Everything one can say about a run, and the button that begins it."""
+    prompt = gr.Textbox(
+        label="Prompt",
+        placeholder="a red mug",
+        max_length=MAX_PROMPT,
+        lines=1,
+        interactive=True,
+        elem_id="dream-prompt",
+    )
+    gr.HTML("<dream-words></dream-words>", padding=False, apply_default_css=False)
+    speed = gr.Radio(
+        [*((name.capitalize(), name) for name in SPEEDS), ("Other", OTHER)],
+        value="default",
+        label="Preset",
+        interactive=True,
+        elem_id="dream-speed",
+    )
+    preset = gr.Dropdown(
+        [(f"{e['name']}: {e['summary']}", e["name"]) for e in entries("presets")],
+        value="default",
+        label="All presets",
+        interactive=True,
+        visible=False,
+        elem_id="dream-preset",
+    )
+    about = gr.HTML(handlers.about("default", None), padding=False, apply_default_css=False)
+    with gr.Row():
+        steps = gr.Number(
+            chosen_config("default").stages[0].steps,
+            label="Steps",
+            precision=0,
+            minimum=1,
+            maximum=1_000_000,
+            interactive=True,
+            elem_id="dream-steps",
+        )
+        seed = gr.Number(
+            0,
+            label="Seed",
+            precision=0,
+            minimum=0,
+            maximum=MAX_SEED,
+            interactive=True,
+            elem_id="dream-seed",
+        )
+    generate = gr.Button("Generate", variant="primary", size="lg", elem_id="dream-generate")
+    job = gr.Textbox(visible=False)
+    problem = gr.HTML("", elem_id="dream-problem", padding=False, apply_default_css=False)
+    negative = gr.Textbox(
+        label="Negative prompt",
+        info="What to avoid; takes the place of the empty prompt.",
+        max_length=MAX_PROMPT,
+        lines=1,
+        interactive=True,
+        elem_id="dream-negative",
+    )
+    parts = _parts()
+    edited = gr.State({})
+
+    @gr.render(inputs=[preset, edited, *parts], show_progress="hidden")
+    def settings(of_preset: str, edits: dict[str, Any], *names: str) -> None:
+        fields, controls = _settings(of_preset, named(names), edits)
+        main = [prompt, negative, preset, seed, steps, *parts]
+
+        def submit(request: gr.Request, *values: Any) -> tuple[str, str]:
+            chosen = Chosen(*values[:5], parts=values[5 : len(main)])
+            return handlers.submit(chosen, fields, list(values[len(main) :]), request)
+
+        gr.on(
+            [generate.click, prompt.submit],
+            submit,
+            [*main, *controls],
+            [job, problem],
+            api_visibility="private",
+            show_progress="hidden",
+            concurrency_limit=4,
+        ).then(None, job, None, js="(job) => { if (job) window.dream3d.open(job); }")
+
+    quiet: dict[str, Any] = {
+        "queue": False,
+        "show_progress": "hidden",
+        "api_visibility": "private",
     }
+    # Only what a person does resets the rest; a form filled from a past run stays as it was filled.
+    chosen_by_preset = [steps, edited, *parts]
+    speed.input(handlers.choose_speed, speed, [preset], **quiet).then(
+        handlers.choose_preset, preset, chosen_by_preset, **quiet
+    )
+    preset.input(handlers.choose_preset, preset, chosen_by_preset, **quiet)
+    gr.on(
+        [preset.change, steps.change, *(part.change for part in parts)],
+        handlers.about,
+        [preset, steps, *parts],
+        about,
+        **quiet,
+    )
+    everything = [prompt, negative, speed, preset, seed, steps, edited, *parts]
+    page.load(handlers.load, None, everything, **quiet)
+
+
+def _parts() -> list[gr.Dropdown]:
+    """A choice for every part of a stage, in the order of `PARTS`; the two that matter most in sight."""
+    with gr.Row():
+        first = [_part(kind) for kind in PARTS[:2]]
+    with gr.Accordion("Other parts", open=False), gr.Row():
+        return first + [_part(kind) for kind in PARTS[2:]]
+
+
+def _part(kind: str) -> gr.Dropdown:
+    return gr.Dropdown(
+        COMPONENTS[kind].names(),
+        value=part_name(getattr(chosen_config("default").stages[0], kind)),
+        label=GROUP_TITLES[kind],
+        interactive=True,
+        min_width=140,
+        elem_id=f"dream-{kind}",
+    )
+
+
+def _settings(
+    preset: str, parts: dict[str, str | None], edited: dict[str, Any]
+) -> tuple[list[Field], list[Any]]:
+    """A control for every setting of what is chosen; closed until somebody wants them."""
+    try:
+        config = chosen_config(preset, parts)
+    except Dream3DError:
+        # What does not go together is said where the preset is described.
+        return [], []
+    fields: list[Field] = []
+    controls: list[Any] = []
+    for group, members in form_fields(config).items():
+        title = GROUP_TITLES[group]
+        part = parts.get(group)
+        with gr.Accordion(f"{title}: {part}" if part else title, open=False):
+            if part and group == "guidance":
+                gr.HTML(_origin(part), padding=False, apply_default_css=False)
+            for field in members:
+                key = f"{preset}/{part}/{field.path}"
+                fields.append(field)
+                controls.append(_control(field, edited.get(field.path, field.value), key))
+    return fields, controls
+
+
+def _origin(guidance: str) -> str:
+    """Formula and source of a guidance."""
+    entry = next(entry for entry in entries("guidance") if entry["name"] == guidance)
+    paper, formula = html.escape(entry["paper"]), html.escape(entry["formula"])
+    summary = html.escape(entry["summary"])
+    return (
+        f'<p class="dream-origin">{summary}<br><code>{formula}</code><br><small>{paper}</small></p>'
+    )
+
+
+def _control(field: Field, value: Any, key: str) -> Any:
+    """The control that suits a setting's type and bounds."""
+    common: dict[str, Any] = {
+        "label": field.label,
+        "info": field.info,
+        "interactive": True,
+        "key": key,
+        "elem_id": f"setting-{field.path.replace('.', '-')}",
+    }
+    if field.kind == "switch":
+        return gr.Checkbox(value=bool(value), **common)
+    if field.kind == "choice":
+        return gr.Dropdown(list(field.choices), value=value, **common)
+    if field.kind in ("whole", "number"):
+        return gr.Number(value, precision=0 if field.kind == "whole" else None, **common)
+    if field.kind == "ramp":
+        common["info"] = f"{field.info} {RAMP_HELP}"
+    return gr.Textbox(str(value), max_length=200, lines=1, **common)

@@ -1,0 +1,208 @@
+"""A user's jobs as the page and the HTTP API see them: the job store, with other people's jobs left out."""
+
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dream3d.errors import ConfigError, PromptError
+from dream3d.jobs import ENDED, Job, JobRequest, JobStore
+from dream3d.jobs.records import read_object
+from dream3d.run_directory import RunDirectory, slug
+from dream3d.ui.command import shell_command
+from dream3d.ui.tasks import Tasks
+
+SECONDS_LIST_IS_FRESH = 0.5
+POINTS = 400
+_FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+class UserJobs:
+    """The jobs of one server.
+
+    Args:
+        store: all of them.
+        tasks: what is done for finished ones.
+    """
+
+    def __init__(self, store: JobStore, tasks: Tasks) -> None:
+        self.store = store
+        self.tasks = tasks
+        self._listed: tuple[float, list[Job]] = (-1e9, [])
+
+    def submit(self, request: JobRequest) -> str:
+        """Queue a job.
+
+        Raises:
+            PromptError: also when the embedded prior does not know a word, which saves a start for nothing.
+            ConfigError, OutputError: as `JobStore.submit`.
+        """
+        check_words(request)
+        self._listed = (-1e9, [])
+        return self.store.submit(request)
+
+    def get(self, job: str, user: str) -> Job:
+        """The job as it stands.
+
+        Raises:
+            ConfigError: there is none of that id, or it is somebody else's.
+        """
+        found = self.store.status(job)
+        if user and found.request.owner != user:
+            raise ConfigError("there is no such job")
+        return found
+
+    def listed(self, user: str, search: str = "") -> list[Job]:
+        """The user's jobs, newest first, whose prompt, preset or settings hold every word of `search`."""
+        age = time.monotonic() - self._listed[0]
+        if age > SECONDS_LIST_IS_FRESH:
+            self._listed = (time.monotonic(), self.store.list_jobs())
+        words = search.lower().split()
+        return [
+            job
+            for job in self._listed[1]
+            if (not user or job.request.owner == user) and _matches(job, words)
+        ]
+
+    def cancel(self, job: str, user: str) -> None:
+        """Ask it to stop."""
+        self.store.cancel(self.get(job, user).id)
+
+    def resume(self, job: str, user: str) -> None:
+        """Let it go on."""
+        self.store.resume(self.get(job, user).id)
+
+    def delete(self, job: str, user: str) -> None:
+        """Remove it with its files."""
+        self.store.delete(self.get(job, user).id)
+        self._listed = (-1e9, [])
+
+    def file(self, job: str, user: str, name: str) -> tuple[Path, str]:
+        """A file of the job and the name to save it under. Names are looked up, never joined to a path as they come.
+
+        Raises:
+            ConfigError: there is no such file.
+        """
+        found = self.get(job, user)
+        files = self.files(found)
+        if not _FILE.fullmatch(name) or name not in files:
+            raise ConfigError("there is no such file")
+        extension = name.partition(".")[2]
+        stem = name.partition(".")[0]
+        return files[name], f"{slug(found.request.prompt)}-{found.id[:6]}-{stem}.{extension}"
+
+    def files(self, job: Job) -> dict[str, Path]:
+        """What may be served of a job, by name."""
+        directory = self.store.directory(job.id)
+        files = {name: directory / "run" / name for name in job.files}
+        exports = directory / "exports"
+        if exports.is_dir():
+            files |= {p.name: p for p in sorted(exports.iterdir()) if _FILE.fullmatch(p.name)}
+        # A link could lead anywhere; the program itself makes none.
+        return {n: path for n, path in files.items() if path.is_file() and not path.is_symlink()}
+
+    def steps(self, job: str, user: str) -> dict[str, Any]:
+        """The loss over the steps, thinned to `POINTS` means, and where the time went so far."""
+        run = RunDirectory(self.store.run_path(self.get(job, user).id))
+        rows = [row for row in run.metrics() if isinstance(row.get("loss"), int | float)]
+        width = max(1, -(-len(rows) // POINTS))
+        points = [
+            {
+                "step": place + len(part),
+                "loss": sum(row["loss"] for row in part) / len(part),
+            }
+            for place in range(0, len(rows), width)
+            if (part := rows[place : place + width])
+        ]
+        return {"steps": len(rows), "points": points, "phases": phases_of(run)}
+
+    def details(self, job: str, user: str) -> dict[str, Any]:
+        """The exact command and configuration, the record of the run, the measures against the truth."""
+        found = self.get(job, user)
+        directory = self.store.directory(job)
+        config = directory / "config.yaml"
+        evaluating = self.tasks.state(job, "evaluation")
+        return {
+            "command": shell_command(found.request),
+            "config": config.read_text(encoding="utf-8") if config.is_file() else "",
+            "record": read_object(directory / "run" / "result.json"),
+            "can_be_measured": found.state == "done" and uses_embedded(directory),
+            "evaluation": read_object(directory / "evaluation.json"),
+            "evaluating": None if evaluating is None else vars(evaluating),
+        }
+
+    def evaluate(self, job: str, user: str) -> None:
+        """Measure the result against the truth of its prompt, once.
+
+        Raises:
+            ConfigError: it is not done, or its prior has no truth.
+        """
+        found = self.get(job, user)
+        directory = self.store.directory(job)
+        if found.state != "done" or not uses_embedded(directory):
+            raise ConfigError("only a finished job of the embedded prior can be measured")
+        if (directory / "evaluation.json").exists():
+            return
+        arguments = ["evaluate", "--no-ceiling", str(directory / "run")]
+        if not self.tasks.start(job, "evaluation", arguments, directory / "evaluation.json"):
+            raise ConfigError("much is waiting to be measured already; try again later")
+
+
+def check_words(request: JobRequest) -> None:
+    """Refuse words the embedded prior does not know.
+
+    Raises:
+        PromptError, ConfigError: the message says which, and what is near.
+    """
+    from dream3d.config import load_config
+    from dream3d.ui.words import check_prompt
+
+    config = load_config(
+        request.preset,
+        request.overrides,
+        request.prompt,
+        request.negative_prompt,
+        request.seed,
+    )
+    prior = type(config.prior).registered_name  # type: ignore[attr-defined]
+    for text in (request.prompt, request.negative_prompt):
+        note = check_prompt(text, prior)
+        if not note.known:
+            raise PromptError(note.message)
+
+
+def uses_embedded(directory: Path) -> bool:
+    """Whether the job's prior is the one whose prompts have a truth."""
+    from dream3d.config import load_config_file
+    from dream3d.errors import Dream3DError
+
+    try:
+        prior = load_config_file(directory / "config.yaml").prior
+    except Dream3DError:
+        return False
+    return type(prior).registered_name == "embedded"  # type: ignore[attr-defined]
+
+
+def phases_of(run: RunDirectory) -> dict[str, float]:
+    """Seconds by phase: of the finished run, else as far as it has come."""
+    phases = read_object(run.path / "result.json").get("phases") or read_object(
+        run.path / "phases.json"
+    ).get("phases")
+    return {str(k): float(v) for k, v in (phases or {}).items()}
+
+
+def summary(job: Job) -> dict[str, Any]:
+    """A job in JSON types, as the HTTP API tells of it."""
+    data = job.as_data()
+    data["ended"] = job.state in ENDED and not job.live
+    data["can_cancel"] = job.state in ("queued", "running")
+    data["can_resume"] = job.state in ENDED and job.state != "done" and not job.live
+    data["can_delete"] = job.state != "running" and not job.live
+    return data
+
+
+def _matches(job: Job, words: Iterable[str]) -> bool:
+    request = job.request
+    text = f"{request.prompt} {request.preset} {job.state} {request.overrides} {job.id}".lower()
+    return all(word in text for word in words)

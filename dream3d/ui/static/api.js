@@ -1,0 +1,36 @@
+// The HTTP API. After a restart of the server the page's own parts no longer match it, so the page loads itself anew.
+
+let boot;
+export const connection = new EventTarget();
+
+export class Refusal extends Error {}
+
+async function ask(method, path, body) {
+  let answer;
+  try {
+    answer = await fetch(`/api/${path}`, {
+      method,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    connection.dispatchEvent(new Event("lost"));
+    throw new Refusal("the server does not answer; what runs goes on, and this page finds it again");
+  }
+  connection.dispatchEvent(new Event("found"));
+  const data = await answer.json().catch(() => ({}));
+  if (data.boot !== undefined) {
+    boot ??= data.boot;
+    if (boot !== data.boot) location.reload();
+  }
+  if (!answer.ok) throw new Refusal(data.error?.message ?? `the server answered ${answer.status}`);
+  return data;
+}
+
+export const get = (path) => ask("GET", path);
+export const post = (path, body = {}) => ask("POST", path, body);
+export const remove = (path) => ask("DELETE", path);
+
+export const fileUrl = (job, name, version = "") =>
+  `/api/jobs/${job}/files/${encodeURIComponent(name)}${version ? `?v=${version}` : ""}`;
+export const saveUrl = (job, name) => `${fileUrl(job, name)}?save=1`;

@@ -1,0 +1,155 @@
+"""The form is the configuration: every setting of every part has a control, and what is not touched changes nothing."""
+
+import dataclasses
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from dream3d.config import load_config, preset_names
+from dream3d.config.build import COMPONENTS
+from dream3d.errors import ConfigError
+from dream3d.schedules import Ramp, constant
+from dream3d.ui.form import (
+    PARTS,
+    Field,
+    changed_settings,
+    chosen_config,
+    form_fields,
+    part_name,
+    ramp_text,
+    read_ramp,
+)
+from guidance.base import GUIDANCE
+
+
+def all_fields(preset: str, **parts: str) -> list[Field]:
+    groups = form_fields(chosen_config(preset, parts))
+    return [field for group in groups.values() for field in group]
+
+
+def another(field: Field) -> Any:
+    """A value the setting takes and does not have."""
+    if field.kind == "switch":
+        return not field.value
+    if field.kind == "choice":
+        return next(c for c in field.choices if c != field.value)
+    low, high = field.allowed.low, field.allowed.high
+    if field.kind == "ramp":
+        number = read_ramp(field.value, field.path)
+        here = number["final"] if isinstance(number, dict) else number
+        return f"{_beside(here, low, high):g}"
+    if field.kind in ("whole", "number"):
+        return _beside(field.value, low, high)
+    return None
+
+
+def _beside(value: float, low: float | None, high: float | None) -> float:
+    whole = isinstance(value, int)
+    for other in (
+        value + 1,
+        value - 1,
+        value / 2,
+        (value + (high or 0)) / 2,
+        (value + (low or 0)) / 2,
+    ):
+        other = int(other) if whole else other
+        if other != value and (low is None or other > low) and (high is None or other < high):
+            return other
+    raise AssertionError(f"nothing beside {value} in {low}..{high}")
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_an_untouched_form_is_the_preset(preset: str) -> None:
+    fields = all_fields(preset)
+    assert changed_settings(fields, [field.value for field in fields]) == {}
+    assert len({field.path for field in fields}) == len(fields)
+
+
+def beside(kind: str, name: str) -> dict[str, str]:
+    """The part in the default preset, with another time where it wants one."""
+    for more in ({}, {"time": "flow"}):
+        with suppress(ConfigError):
+            chosen_config("default", {kind: name, **more})
+            return {kind: name, **more}
+    pytest.skip(f"{name} cannot do without being told something first")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in PARTS for name in COMPONENTS[kind].names()]
+)
+def test_every_setting_of_every_part_can_be_changed(kind: str, name: str) -> None:
+    """One at a time: the configuration takes it, and the form then shows it."""
+    parts = beside(kind, name)
+    fields = all_fields("default", **parts)
+    own = [field for field in fields if field.path.startswith(f"{kind}.")]
+    declared = {f.name for f in dataclasses.fields(COMPONENTS[kind][name]) if f.init}
+    assert {field.name for field in own} == declared
+    for place, field in enumerate(fields):
+        value = another(field) if field in own else None
+        if value is None:
+            continue
+        values = [f.value for f in fields]
+        values[place] = value
+        changed = changed_settings(fields, values)
+        assert list(changed) == [field.path]
+        try:
+            config = load_config("default", {**parts, **changed})
+        except ConfigError as error:
+            # Some settings only make sense together with another one; then the class says so.
+            assert field.name in str(error) or name in str(error)
+            continue
+        now = getattr(getattr(config.stages[0], kind), field.name)
+        assert (ramp_text(now) if field.kind == "ramp" else str(now)) == str(value)
+
+
+def test_fields_know_their_bounds_and_help() -> None:
+    fields = {field.path: field for field in all_fields("default")}
+    rescale = fields["guidance.rescale"]
+    assert rescale.kind == "number" and rescale.value == 0.5
+    assert rescale.info.startswith("Share of standard-deviation rescaling")
+    assert rescale.info.endswith("Allowed: 0 to 1.")
+    assert fields["guidance.weight"].choices and fields["scene.antialias"].kind == "switch"
+    assert fields["guidance.cfg_scale"].value == "10 -> 3"
+    assert fields["views"].kind == "whole" and "steps" not in fields
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7.5", 7.5),
+        (" 10 -> 3 ", {"initial": 10.0, "final": 3.0}),
+        ("10 → 3", {"initial": 10.0, "final": 3.0}),
+        ("1e-2 -> 0 @ 0.25..0.75", {"initial": 0.01, "final": 0.0, "start": 0.25, "end": 0.75}),
+        ("-1", -1.0),
+    ],
+)
+def test_schedules_are_written_as_text(text: str, value: Any) -> None:
+    assert read_ramp(text, "x") == value
+
+
+@pytest.mark.parametrize("ramp", [constant(7.5), Ramp(10.0, 3.0), Ramp(0.98, 0.5, 0.0, 0.5)])
+def test_schedules_come_back(ramp: Ramp) -> None:
+    read = read_ramp(ramp_text(ramp), "x")
+    again = Ramp(**read) if isinstance(read, dict) else constant(read)
+    assert again == ramp
+
+
+@pytest.mark.parametrize(
+    "text", ["", "high", "1 ->", "1 -> 2 @ 3", "${oc.env:HOME}", "{initial: 1}"]
+)
+def test_what_is_no_schedule_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"guidance\.cfg_scale is"):
+        read_ramp(text, "guidance.cfg_scale")
+
+
+def test_a_form_that_changed_meanwhile_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the form has changed"):
+        changed_settings(all_fields("default"), [1, 2])
+
+
+def test_another_part_starts_from_its_own_defaults() -> None:
+    config = chosen_config("default", {"scene": "nerf", "guidance": "ism"})
+    assert part_name(config.stages[0].scene) == "nerf"
+    assert config.stages[0].guidance == GUIDANCE["ism"]()
