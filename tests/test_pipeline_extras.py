@@ -133,3 +133,41 @@ def test_tiny_autoencoder_takes_the_codecs_place(saved: Path, tmp_path: Path) ->
         open_prior(saved, CPU, Opening(vae=tmp_path))
     with pytest.raises(ModelError, match=r"UNet2DConditionModel; prior\.vae takes"):
         open_prior(saved, CPU, Opening(vae=saved / "unet"))
+
+
+def test_generate_with_a_model_directory(saved: Path, tmp_path: Path) -> None:
+    """The whole program on a tiny Stable Diffusion: text encoders come once, the record names the model."""
+    from dream3d.config import load_config
+    from dream3d.generation import generate_run
+    from dream3d.priors.pipelines import text
+
+    opened = []
+    embed = text.TextEmbedder.embed
+
+    def counted(self: Any, prompts: list[str]) -> Any:
+        opened.append(len(prompts))
+        return embed(self, prompts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text.TextEmbedder, "embed", counted)
+        config = load_config(
+            "gaussian",
+            {
+                "prior": {"name": "diffusers", "model": str(saved)},
+                "conditioning": "text",
+                "steps": 3,
+                "render_size": 16,
+            },
+            prompt="a red mug",
+        )
+        result = generate_run(config, tmp_path / "run")
+    assert result.status == "done"
+    assert len(opened) == 1, "one call embeds all views' words"
+    assert result.record["prior"]["model"] == str(saved)
+    assert result.record["prior"]["licence"]
+    from dream3d.export.run import about_run
+
+    about = about_run(config).known()
+    assert (about["prior"], about["model"]) == ("diffusers", str(saved))
+    named = load_config("gaussian", {"prior": {"name": "stable-diffusion"}}, prompt="a red mug")
+    assert about_run(named).known()["license"] == "CreativeML OpenRAIL-M"
