@@ -4,6 +4,7 @@ The command line, the Python API and the web page all come through `generate_run
 """
 
 import datetime
+import os
 import platform
 import sys
 import time
@@ -24,6 +25,7 @@ from dream3d.export.pictures import write_preview
 from dream3d.export.run import about_run
 from dream3d.kernels import compilation_seconds
 from dream3d.memory import Reductions, is_out_of_memory
+from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.run import RunResult, resolve_device, run_system
@@ -144,6 +146,7 @@ def generate_run(
     should_stop: Callable[[], bool] | None = None,
     began: float | None = None,
     on_event: OnEvent | None = None,
+    share: ViewShare = ALONE,
 ) -> GenerationResult:
     """Run `config` in a new directory. A prompt or a prior that cannot be used is refused before anything is written.
 
@@ -154,6 +157,7 @@ def generate_run(
         should_stop: asked after every step; True stops with a checkpoint and exports of what there is.
         began: `time.perf_counter()` when the command began; what it spent on imports is counted as such.
         on_event: see `OnEvent`.
+        share: this process's part where several work on one asset; all but the first only compute.
 
     Raises:
         Dream3DError: see `dream3d.errors`.
@@ -169,9 +173,11 @@ def generate_run(
             if prompt or prompt is config.prompt:
                 prior.check_prompt(prompt)
         check_run(config, prior)
+    if share.rank > 0:
+        return _follow(config, None, should_stop, prior, share)
     run = RunDirectory.create(config.prompt, config_to_yaml(config), out)
     with run.locked():
-        return _work(config, run, phases, began, on_step, should_stop, prior, on_event)
+        return _work(config, run, phases, began, on_step, should_stop, prior, on_event, share)
 
 
 def resume_run(
@@ -179,6 +185,7 @@ def resume_run(
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_event: OnEvent | None = None,
+    share: ViewShare = ALONE,
 ) -> GenerationResult:
     """Go on with the run in `path` until it is done; a run that is done already is returned as it is.
 
@@ -188,12 +195,16 @@ def resume_run(
     """
     run = RunDirectory.open(path)
     config = load_config_file(run.config_path)
+    if share.rank > 0 and run.read_record().get("status") != "done":
+        return _follow(config, path, should_stop, None, share)
+    if share.rank > 0:
+        return _result(run, run.read_record())
     with run.locked():
         record = run.read_record()
         if record.get("status") == "done":
             return _result(run, record)
         began = time.perf_counter()
-        return _work(config, run, Phases(), began, on_step, should_stop, None, on_event)
+        return _work(config, run, Phases(), began, on_step, should_stop, None, on_event, share)
 
 
 def _work(
@@ -205,6 +216,7 @@ def _work(
     should_stop: Callable[[], bool] | None,
     prior: Prior | None,
     on_event: OnEvent | None,
+    share: ViewShare,
 ) -> GenerationResult:
     """Optimise, export, and keep `result.json` true at every moment. Without a `prior` the run is resumed."""
     resume = prior is None
@@ -240,7 +252,7 @@ def _work(
         return run.write_record(record)
 
     try:
-        made = _optimise(config, run, recorder, resume, should_stop, prior, record, on_event)
+        made = _optimise(config, run, recorder, resume, should_stop, prior, record, on_event, share)
         record["steps"]["done"] = made.steps
         stopped = made.status == "cancelled"
         if stopped:
@@ -277,6 +289,7 @@ def _optimise(
     prior: Prior | None,
     record: dict[str, Any],
     on_event: OnEvent | None,
+    share: ViewShare,
 ) -> RunResult:
     """Run the system; where memory does not suffice, halve something and go on from the last checkpoint.
 
@@ -289,10 +302,11 @@ def _optimise(
         try:
             settings = reductions.apply(config)
             return run_system(
-                settings, run.path, recorder, resume, should_stop, prior, identity=identity
+                settings, run.path, recorder, resume, should_stop, prior, identity, share
             )
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            # Several processes would have to step down together; there the first to fail ends them all.
+            if share.ranks > 1 or not is_out_of_memory(error):
                 raise
             reason = error.with_traceback(None)  # its frames hold the tensors that are in the way
         lowered = "; ".join(map(str, reductions.step_down(config, reason)))
@@ -301,6 +315,30 @@ def _optimise(
         if on_event is not None:
             on_event("out-of-memory", {"message": message, "step": recorder.step})
         recorder.fresh, resume = False, True
+
+
+def _follow(
+    config: RunConfig,
+    path: Path | None,
+    should_stop: Callable[[], bool] | None,
+    prior: Prior | None,
+    share: ViewShare,
+) -> GenerationResult:
+    """Compute this process's share and leave no file; `path` is the run to resume, None a new one."""
+    settings = config if path is None else Reductions(path).apply(config)
+    made = run_system(
+        settings,
+        path or Path(os.devnull),
+        resume=path is not None,
+        should_stop=should_stop,
+        prior=prior,
+        identity=fingerprint(config),
+        share=share,
+    )
+    status = "done" if made.status == "finished" else "cancelled"
+    return GenerationResult(
+        Path(os.devnull), status, config.prompt, config.seed, made.seconds, {}, {}, made.scene
+    )
 
 
 def _result(

@@ -19,6 +19,7 @@ from dream3d.checkpoint import (
 from dream3d.companion import CompanionPair, CompanionTrainer, restore_parameters
 from dream3d.compatibility import check_run
 from dream3d.errors import Cancelled, ConfigError
+from dream3d.parallel import ALONE, ViewShare, check_share
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
@@ -110,7 +111,11 @@ def make_companion(stage: Stage, prior: Prior, seed: int) -> CompanionTrainer | 
 
 
 def _start(
-    config: RunConfig, found: Checkpoint | None, prior: Prior, device: torch.device
+    config: RunConfig,
+    found: Checkpoint | None,
+    prior: Prior,
+    device: torch.device,
+    share: ViewShare,
 ) -> tuple[int, Scene, TrainState]:
     """Stage index, scene and state to begin with: fresh, or as a checkpoint left them."""
     stage = 0 if found is None else found.stage
@@ -123,7 +128,7 @@ def _start(
         generator.set_state(found.generator)
     optimizer = make_optimizer(scene, config.stages[stage].betas)
     companion = make_companion(config.stages[stage], prior, config.seed)
-    state = TrainState(0, optimizer, generator, config.seed, companion)
+    state = TrainState(0, optimizer, generator, config.seed, companion, share=share)
     if found is not None:
         restore_optimizer(optimizer, found.optimizer)
         if isinstance(scene, Splats):
@@ -165,6 +170,7 @@ def run_system(
     should_stop: Callable[[], bool] | None = None,
     prior: Prior | None = None,
     identity: str | None = None,
+    share: ViewShare = ALONE,
 ) -> RunResult:
     """Optimise every stage of `config`; checkpoints go to `run_directory`/checkpoints.
 
@@ -177,6 +183,7 @@ def run_system(
         prior: an already loaded one to use instead of `config.prior`, for many runs in one process.
         identity: fingerprint the checkpoints carry; None is that of `config`. A run that memory forced to reduce its
             settings keeps the one it began with.
+        share: this process's part where several work on one asset; only the first writes checkpoints.
 
     Raises:
         PromptError, ModelError, ConfigError, CheckpointError, OutputError, NumericsError: see `dream3d.errors`.
@@ -192,8 +199,9 @@ def run_system(
         if config.negative_prompt:
             prior.check_prompt(config.negative_prompt)
         check_run(config, prior)
+        check_share(config, share)
         prompts = Prompts(prior, config.prompt, config.negative_prompt)
-        index, scene, state = _start(config, found, prior, device)
+        index, scene, state = _start(config, found, prior, device, share)
     spent_before = 0.0 if found is None else found.seconds
     steps_before = [
         sum(stage.steps for stage in config.stages[:i]) for i in range(len(config.stages))
@@ -206,7 +214,7 @@ def run_system(
 
     def save() -> None:
         nonlocal saved
-        if saved == (index, state.step):
+        if saved == (index, state.step) or share.rank > 0:
             return
         with phases("checkpoint"):
             store.save(
@@ -232,7 +240,7 @@ def run_system(
         every = config.stages[index].checkpoint_every
         if report.step == report.steps or (every and report.step % every == 0):
             save()
-        if should_stop is not None and should_stop():
+        if share.any(should_stop is not None and should_stop(), device):
             raise Cancelled("the run was asked to stop")
 
     status: Literal["finished", "cancelled"] = "finished"
@@ -248,7 +256,9 @@ def run_system(
                     scene = next_scene(following, scene, state.generator, device)
                 optimizer = make_optimizer(scene, following.betas)
                 companion = make_companion(following, prior, config.seed)
-                state = TrainState(0, optimizer, state.generator, config.seed, companion)
+                state = TrainState(
+                    0, optimizer, state.generator, config.seed, companion, share=share
+                )
         except Cancelled:
             save()
             if index + 1 < len(config.stages) or state.step < config.stages[index].steps:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dream3d.companion import CompanionTrainer
 from dream3d.errors import NumericsError
+from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
@@ -33,6 +34,7 @@ class TrainState:
         seed: the run's seed, for what must stay the same from step to step.
         companion: trains beside the scene, where the guidance asks for one.
         skipped: steps in a row that were skipped because a gradient was not finite.
+        share: which of a step's views this process renders.
     """
 
     step: int
@@ -41,6 +43,7 @@ class TrainState:
     seed: int
     companion: CompanionTrainer | None = None
     skipped: int = 0
+    share: ViewShare = ALONE
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,10 @@ def probe(
     joint = stage.conditioning == "multiview"
     # Views that are denoised jointly are one noisy sample, so they share one noise level.
     t = stage.time(1 if joint else stage.views, progress, state.generator).expand(stage.views)
-    shape = (z.shape[0], z.shape[1], z.shape[2], z.shape[3])
+    shape = (stage.views, z.shape[1], z.shape[2], z.shape[3])
     noise = stage.noise(shape, progress, state.seed, state.generator, seen)
+    mine = state.share.mine(stage.views)
+    t, noise = t[mine], noise[mine]
     condition, empty, negative = prompts.conditions(
         cameras, stage.conditioning, stage.view_words, stage.view_prompts
     )
@@ -175,13 +180,15 @@ def train_stage(
         NumericsError: the optimisation diverged.
     """
     size, device = stage.render_size, prior.device
+    mine = state.share.mine(stage.views)
     while state.step < stage.steps:
         progress = state.step / stage.steps
         with phases("render"):
-            cameras = stage.cameras(stage.views, size, progress, state.generator)
-            background = stage.background(stage.views, size, progress, state.generator).to(device)
+            # Every process draws for all views, so that all draw the same.
+            cameras = stage.cameras(stage.views, size, progress, state.generator)[mine]
+            background = stage.background(stage.views, size, progress, state.generator)[mine]
             output = scene.render(cameras.to(device))
-            images = output.over(background)
+            images = output.over(background.to(device))
         with phases("prior"):
             z = prior.encode(images)
             if stage.pixel_clip > 0.0:
@@ -198,7 +205,12 @@ def train_stage(
             loss = gradient_as_loss(z, grad) / z[0].numel() + sum(terms.values())
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        scalars: dict[str, float | Tensor] = {"loss": loss, **guided.metrics, **terms}
+            state.share.average(scene.parameters().values())
+        scalars: dict[str, float | Tensor] = {
+            "loss": state.share.mean(loss),
+            **guided.metrics,
+            **terms,
+        }
         if state.companion is not None and views.plain is not None:
             with phases("companion"):
                 scalars["companion"] = state.companion.step(views.z, views.plain, state.generator)

@@ -94,6 +94,7 @@ def _connect(ray: Any, address: str) -> None:
 
 def _stop(ray: Any, batch: Batch, tasks: list[Any]) -> None:
     """Ask every unfinished job to save and stop, and wait until they have."""
+    batch.stopping = True
     for row in batch.waiting():
         batch.store.cancel(row.item.job)
     ray.wait(tasks, num_returns=len(tasks), timeout=60.0)

@@ -63,6 +63,7 @@ class Batch:
         self.store = store
         self.retries = retries
         self.began = time.monotonic()
+        self.stopping = False
         self._done_before: int | None = None
 
     def submit(self) -> None:
@@ -96,7 +97,8 @@ class Batch:
                 continue
             row.job = self.store.status(row.item.job)
             if row.item.job in self.mine and row.job.state in ENDED and not row.job.live:
-                row.over = not worth_another(self.store, row.job, self.retries)
+                again = worth_another(self.store, row.job, self.retries)
+                row.over = self.stopping or not again
                 if not row.over:
                     self._again(row.item.job)
 
@@ -142,6 +144,7 @@ class Batch:
 
     def stop(self) -> None:
         """SIGTERM to the workers of this batch on this machine, and wait until they have saved."""
+        self.stopping = True
         working = []
         for row in self.rows:
             if row.item.job in self.mine and self.store.exists(row.item.job):

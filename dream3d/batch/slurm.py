@@ -95,6 +95,7 @@ def run_on_slurm(
         if batch.over:
             return True
         if should_stop():
+            batch.stopping = True
             for row in batch.waiting():
                 batch.store.cancel(row.item.job)
             for task in tasks:

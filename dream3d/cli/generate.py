@@ -1,6 +1,7 @@
 """`dream3d generate`: one prompt, one asset, one run directory."""
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -16,6 +17,7 @@ from dream3d.cli.progress import Progress
 
 if TYPE_CHECKING:
     from dream3d.generation import GenerationResult
+    from dream3d.parallel import ViewShare
     from systems.base import RunConfig
 
 DESCRIPTION = """Make a 3D asset from a prompt. The last line printed is the run directory.
@@ -89,11 +91,15 @@ class StopRequest:
 def run(arguments: argparse.Namespace) -> Outcome:
     """Generate, resume or repeat."""
     stop = StopRequest()
-    with stop.listening():
-        if not arguments.quiet:
-            say("loading")
-        result = _resume(arguments, stop) if arguments.resume else _generate(arguments, stop)
-    if arguments.profile:
+    arguments.quiet = arguments.quiet or os.environ.get("RANK", "0") != "0"
+    if not arguments.quiet:
+        say("loading")
+    from dream3d.parallel import joined
+
+    with stop.listening(), joined() as share:
+        work = _resume if arguments.resume else _generate
+        result = work(arguments, stop, share)
+    if arguments.profile and share.rank == 0:
         print(profile_table(result.record, result.seconds), file=sys.stderr)
     status = 0 if result.status == "done" else 128 + (stop.signal or signal.SIGINT)
     data = {"directory": str(result.directory), **result.record}
@@ -133,7 +139,9 @@ def _configuration(arguments: argparse.Namespace) -> "RunConfig":
     return load_config(preset, overrides, prompt, arguments.negative or "", seed)
 
 
-def _generate(arguments: argparse.Namespace, stop: StopRequest) -> "GenerationResult":
+def _generate(
+    arguments: argparse.Namespace, stop: StopRequest, share: "ViewShare"
+) -> "GenerationResult":
     began = time.perf_counter()
     config = _configuration(arguments)
     from dream3d.generation import generate_run
@@ -141,12 +149,14 @@ def _generate(arguments: argparse.Namespace, stop: StopRequest) -> "GenerationRe
     progress = Progress([stage.steps for stage in config.stages])
     told = None if arguments.quiet else progress
     try:
-        return generate_run(config, arguments.out, told, stop, began)
+        return generate_run(config, arguments.out, told, stop, began, share=share)
     finally:
         progress.close()
 
 
-def _resume(arguments: argparse.Namespace, stop: StopRequest) -> "GenerationResult":
+def _resume(
+    arguments: argparse.Namespace, stop: StopRequest, share: "ViewShare"
+) -> "GenerationResult":
     given = [
         f"--{name}"
         for name in ("preset", "seed", "out", "negative", "config")
@@ -165,8 +175,9 @@ def _resume(arguments: argparse.Namespace, stop: StopRequest) -> "GenerationResu
     directory = RunDirectory.open(arguments.resume)
     config = load_config_file(directory.config_path)
     progress = Progress([stage.steps for stage in config.stages])
+    told = None if arguments.quiet else progress
     try:
-        return resume_run(arguments.resume, None if arguments.quiet else progress, stop)
+        return resume_run(arguments.resume, told, stop, share=share)
     finally:
         progress.close()
 
