@@ -19,6 +19,7 @@ from dream3d.priors import model_list
 from dream3d.priors.model_list import check_model, find_model, roles
 from dream3d.priors.pipelines.hub import model_directory
 from dream3d.priors.pipelines.opening import Opening, open_prior
+from dream3d.priors.pipelines.parts import pipeline_row
 from dream3d.priors.pipelines.table import ROWS
 from dream3d.priors.pretrained import DiffusersConfig
 
@@ -226,3 +227,12 @@ def test_safetensors_header_is_not_trusted(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(ModelError, match="not a whole safetensors file"):
             check_safetensors(file)
+
+
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny("PRXPipeline", tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"needs ftfy: pip install 'dream3d\[models\]'"):
+        pipeline_row(tmp_path)

@@ -1,6 +1,7 @@
 """A diffusers directory's parts, each strictly: every weight accounted for, safetensors only, known classes only."""
 
 import importlib
+import importlib.util
 import inspect
 import json
 from pathlib import Path
@@ -40,6 +41,11 @@ def pipeline_row(directory: Path) -> PipelineRow:
         raise ModelError(
             f"{row.pipeline} needs diffusers {row.since} or newer, this is {diffusers.__version__}: "
             "pip install -U diffusers"
+        )
+    missing = [name for name in row.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            f"a {row.pipeline} needs {', '.join(missing)}: pip install 'dream3d[models]'"
         )
     return row
 

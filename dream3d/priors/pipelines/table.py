@@ -56,6 +56,7 @@ class PipelineRow:
             as any other. Some pipelines wrap the prompt in instructions, and leave the empty one bare.
         trimmed: prompts differ in length; what no prompt of a run needs is cut off before the network.
         dtype: of the weights on a GPU.
+        needs: further Python packages the pipeline cannot do without.
         advice: what a user should know, one line.
     """
 
@@ -86,6 +87,7 @@ class PipelineRow:
     empty_results: tuple[str, ...] = ()
     trimmed: bool = False
     dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    needs: tuple[str, ...] = ()
     advice: str = ""
 
 
@@ -258,7 +260,8 @@ PRX = PipelineRow(
     mask="attention_mask",
     text_options=_ALONE,
     text_results=("tokens", "mask", "", ""),
-    advice="Trained at 256 and 512 pixels too: a true low-resolution flow prior. Needs the package ftfy.",
+    advice="Trained at 256 and 512 pixels too: a true low-resolution flow prior.",
+    needs=("ftfy",),
 )
 
 PRX_PIXEL = PipelineRow(
@@ -275,7 +278,8 @@ PRX_PIXEL = PipelineRow(
     mask="attention_mask",
     text_options=_ALONE,
     text_results=("tokens", "mask", "", ""),
-    advice="Pixels, no codec; its noise is twice a unit Gaussian. Needs the package ftfy. Experimental.",
+    advice="Pixels, no codec; its noise is twice a unit Gaussian. Experimental.",
+    needs=("ftfy",),
 )
 
 LUMINA2 = PipelineRow(
