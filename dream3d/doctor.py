@@ -12,6 +12,10 @@ from typing import Any
 
 import dream3d
 from dream3d.config.layers import preset_names
+from renderers.backends import BACKENDS, import_failure
+
+PROBES = {backend.needs[-1]: backend.module for backend in BACKENDS if backend.module}
+"""GPU packages, and the module of ours that imports each; `examine` imports it, unlike the rest."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,19 @@ OPTIONAL = (
     Package(
         "gsplat",
         "gsplat",
-        "planned, not used yet: splats on NVIDIA GPUs",
+        "splats on NVIDIA GPUs",
         "pip install 'dream3d[cuda]'",
     ),
     Package(
-        "nerfacc", "nerfacc", "planned, not used yet: ray marching on NVIDIA GPUs", _FROM_SOURCE
+        "warp",
+        "warp-lang",
+        "radiance fields on NVIDIA GPUs",
+        "pip install 'dream3d[cuda]'",
     ),
+    Package("nerfacc", "nerfacc", "compositing on NVIDIA GPUs without Warp", _FROM_SOURCE),
     Package("pytorch3d", "pytorch3d", "planned, not used yet: meshes on NVIDIA GPUs", _FROM_SOURCE),
     Package(
-        "tinycudann", "tinycudann", "planned, not used yet: hash grids on NVIDIA GPUs", _FROM_SOURCE
+        "tinycudann", "tinycudann", "not used: Warp reads hash grids on NVIDIA GPUs", _FROM_SOURCE
     ),
     Package(
         "nvdiffrast", "nvdiffrast", "planned, not used yet: meshes on NVIDIA GPUs", _FROM_SOURCE
@@ -77,7 +85,7 @@ OPTIONAL = (
 
 
 def _found(package: Package) -> dict[str, Any]:
-    """Version and whether the package can be found, without importing it."""
+    """Version and whether the package can be found; GPU packages are imported too, for they break easily."""
     installed = importlib.util.find_spec(package.module) is not None
     version = None
     if installed:
@@ -91,7 +99,14 @@ def _found(package: Package) -> dict[str, Any]:
         "version": version,
         "enables": package.enables,
     }
-    return entry if installed else {**entry, "remedy": package.remedy}
+    if not installed:
+        return {**entry, "remedy": package.remedy}
+    if package.module in PROBES and (failure := import_failure(PROBES[package.module])):
+        remedy = (
+            "build it for this torch and GPU, or remove it; without it the torch backend is used"
+        )
+        return {**entry, "broken": failure, "remedy": remedy}
+    return entry
 
 
 def _memory_megabytes() -> dict[str, int | None]:
@@ -220,7 +235,9 @@ def report(findings: dict[str, Any]) -> str:
         for entry in findings[title]:
             state = entry["version"] if entry["installed"] else "missing"
             line = f"  {entry['name']:20} {state:12} {entry['enables']}"
-            lines.append(line if entry["installed"] else f"{line} ({entry['remedy']})")
+            if "broken" in entry:
+                line = f"{line}; BROKEN: {entry['broken']}"
+            lines.append(f"{line} ({entry['remedy']})" if "remedy" in entry else line)
         lines.append("")
     lines.append("devices")
     for device in findings["devices"]:

@@ -106,8 +106,11 @@ def encode(
             f"points are {points.dtype} on {points.device}, the hash table is {table.dtype} on {table.device}; "
             "convert them to one dtype and device"
         )
-    if volume_backend(backend, table) == "numba":
+    name = volume_backend(backend, table)
+    if name == "numba":
         from renderers.hash_grid_numba import encode as run
+    elif name == "warp":
+        from renderers.hash_grid_warp import encode as run
     else:
         from renderers.hash_grid_torch import encode as run
     return run(points, table, layout)

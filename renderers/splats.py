@@ -1,8 +1,8 @@
 """Render 3D Gaussian splats: elliptical weighted averaging, front to back (Zwicker et al. 2001, Kerbl et al. 2023).
 
 Two backends share one definition to the letter: a readable torch reference (any device, any float type) and a fast
-numba one (CPU, float32). A splat's footprint ends exactly where its alpha falls under 1/255, so tiles are only a
-matter of speed and never of the result.
+numba one (CPU, float32); on an NVIDIA GPU gsplat is used where it is installed. A splat's footprint ends exactly where
+its alpha falls under 1/255, so tiles are only a matter of speed and never of the result.
 """
 
 import torch
@@ -18,6 +18,7 @@ from renderers.volume_data import check_views
 
 __all__ = ["SplatData", "SplatRenderOutput", "render_splats", "splat_normals"]
 
+FASTEST = ("numba", "gsplat", "torch")
 NEAR = 0.1
 """Splats whose centre is nearer to the camera plane than this (world units) are not drawn."""
 
@@ -37,7 +38,7 @@ def render_splats(
     Args:
         splats: parameters; gradients reach every one of them (cameras get none).
         cameras: B views; colours of degree > 0 spherical harmonics depend on them.
-        backend: "auto", "numba" (CPU, float32) or "torch".
+        backend: "auto", "numba" (CPU, float32), "torch", or "gsplat" (NVIDIA, float32, not run there yet).
         normals: also render world-space normals: each splat's shortest axis, turned toward the camera.
         near: nearest depth drawn, > 0.
         antialias: make a splat cover the same area at every image size, instead of at least a pixel.
@@ -61,10 +62,10 @@ def render_splats(
             f"screen_offset has shape {list(screen_offset.shape)}; expected {[len(cameras), len(splats), 2]}"
         )
     name = "torch" if backend == "auto" and splats.means.dtype != torch.float32 else backend
-    name = choose_backend("splats", name, splats.means.device.type, ("numba", "torch"))
-    if name == "numba" and splats.means.dtype != torch.float32:
+    name = choose_backend("splats", name, splats.means.device.type, FASTEST)
+    if name != "torch" and splats.means.dtype != torch.float32:
         raise ConfigError(
-            f"splat backend 'numba' needs float32, got {splats.means.dtype}; use backend 'torch'"
+            f"splat backend '{name}' needs float32, got {splats.means.dtype}; use backend 'torch'"
         )
 
     if splats.sh is not None:
@@ -79,6 +80,8 @@ def render_splats(
 
     if name == "numba":
         from renderers.splats_numba import rasterize
+    elif name == "gsplat":
+        from renderers.splats_gsplat import rasterize
     else:
         from renderers.splats_torch import rasterize
     settings = RasterSettings(near, antialias, depth_at)

@@ -1,7 +1,8 @@
 """Render fields of density and features: march, evaluate, composite (Max 1995, Mildenhall et al. 2020).
 
 Every operation exists twice with one definition: a readable torch reference (any device, any float type) and a numba
-one (CPU, float32). `backend` chooses: "auto", "numba" or "torch".
+one (CPU, float32). On an NVIDIA GPU, Warp composites and reads hash grids, or nerfacc composites; neither has run on
+one yet. `backend` chooses: "auto", "numba", "torch", "warp" or "nerfacc".
 """
 
 import torch
@@ -30,6 +31,7 @@ from renderers.volume_resample import absorption, resample
 
 __all__ = ["VolumeField", "VolumeRenderOutput", "composite", "march", "render_volume"]
 
+FASTEST = ("numba", "warp", "nerfacc", "torch")
 DIFFERENCE = 0.01
 """Half the distance over which "finite" normals are taken, in world units."""
 UNLIT = Light()
@@ -45,10 +47,10 @@ def volume_backend(name: str, like: Tensor) -> str:
     """
     single = like.dtype == torch.float32
     wanted = "torch" if name == "auto" and not single else name
-    chosen = choose_backend("volume", wanted, like.device.type, ("numba", "torch"))
-    if chosen == "numba" and not single:
+    chosen = choose_backend("volume", wanted, like.device.type, FASTEST)
+    if chosen != "torch" and not single:
         raise ConfigError(
-            f"volume backend 'numba' needs float32, got {like.dtype}; use backend 'torch'"
+            f"volume backend '{chosen}' needs float32, got {like.dtype}; use backend 'torch'"
         )
     return chosen
 
@@ -111,8 +113,13 @@ def composite(
         NumericsError: density or features are not finite.
     """
     check_composite(density, features, length, start)
-    if volume_backend(backend, density) == "numba":
+    name = volume_backend(backend, density)
+    if name == "numba":
         from renderers.volume_numba import composite as run
+    elif name == "warp":
+        from renderers.volume_warp import composite as run
+    elif name == "nerfacc":
+        from renderers.volume_nerfacc import composite as run
     else:
         from renderers.volume_torch import composite as run
     return run(density, features, length, start)

@@ -1,0 +1,260 @@
+"""GPU packages without a GPU: adapters against stand-ins with the packages' own signatures; Warp for real, on its CPU.
+
+No test here says that anything runs on a GPU. Warp's kernels are compared with the references on Warp's CPU device and
+compiled for CUDA; gsplat's and nerfacc's adapters are held to what those packages document.
+"""
+
+import importlib
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from dream3d import doctor
+from dream3d.cameras import CameraBatch, orbit_cameras
+from dream3d.errors import ConfigError
+from renderers import backends
+from renderers.backends import BACKENDS, choose_backend, import_failure
+from renderers.hash_grid import HashGridLayout, encode, geometric_layout
+from renderers.splats import SplatData, render_splats
+from renderers.splats_data import RasterSettings
+from renderers.volume import composite
+
+GPU = [backend for backend in BACKENDS if backend.module]
+
+
+@pytest.fixture(autouse=True)
+def forget_probes():
+    import_failure.cache_clear()
+    yield
+    import_failure.cache_clear()
+
+
+@pytest.fixture
+def package(monkeypatch, tmp_path):
+    """Install a stand-in: source text, or attributes of a module."""
+
+    def install(name, source=None, **attributes):
+        for backend in GPU:
+            if name in backend.needs:
+                monkeypatch.delitem(sys.modules, backend.module, raising=False)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "__init__.py").write_text(source or "")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.invalidate_caches()
+        if source is None:
+            module = types.ModuleType(name)
+            vars(module).update(attributes)
+            module.__spec__ = importlib.util.find_spec(name)
+            monkeypatch.setitem(sys.modules, name, module)
+
+    return install
+
+
+def rasterization(
+    means, quats, scales, opacities, colors, viewmats, Ks, width, height, near_plane=0.01,
+    far_plane=1e10, radius_clip=0.0, eps2d=0.3, sh_degree=None, packed=True, tile_size=16,
+    backgrounds=None, render_mode="RGB", sparse_grad=False, absgrad=False,
+    rasterize_mode="classic", channel_chunk=32, distributed=False, camera_model="pinhole",
+):  # fmt: skip
+    """gsplat 1.5's call and answer: activated parameters in, premultiplied colours and more out."""
+    n, views = len(means), len(viewmats)
+    assert means.shape == (n, 3) and quats.shape == (n, 4) and scales.shape == (n, 3)
+    assert opacities.shape == (n,) and viewmats.shape == (views, 4, 4) and Ks.shape == (views, 3, 3)
+    assert colors.shape[:2] == (views, n) and sh_degree is None and not packed and eps2d == 0.3
+    means2d = torch.zeros(views, n, 2, requires_grad=True) + 0.0  # an intermediate, not a leaf
+    images, alphas, radii = [], [], []
+    for b in range(views):
+        zero = torch.zeros(1)
+        camera = CameraBatch(
+            torch.linalg.inv(viewmats[b : b + 1]), Ks[b : b + 1], height, width, zero, zero, zero
+        )
+        splats = SplatData(means, scales.log(), quats, torch.logit(opacities), colors[b])
+        out = render_splats(
+            splats, camera, "torch", near=near_plane, antialias=rasterize_mode == "antialiased",
+            screen_offset=means2d[b : b + 1],
+        )  # fmt: skip
+        images.append(out.rgb[0])
+        alphas.append(out.alpha[0])
+        radii.append(out.radii[0].ceil().int())
+    both = torch.stack(radii)[..., None].expand(-1, -1, 2)
+    return torch.stack(images), torch.stack(alphas), {"means2d": means2d, "radii": both}
+
+
+def cloud(n=40):
+    g = torch.Generator().manual_seed(0)
+    return SplatData(
+        0.4 * torch.randn(n, 3, generator=g),
+        -2.5 + 0.4 * torch.randn(n, 3, generator=g),
+        torch.randn(n, 4, generator=g),
+        torch.randn(n, generator=g),
+        torch.rand(n, 3, generator=g),
+    )
+
+
+@pytest.mark.parametrize(
+    "settings", [RasterSettings(0.1, False, 0.0), RasterSettings(0.1, True, 1.25)]
+)
+def test_gsplat_is_asked_for_what_we_define(package, settings):
+    package("gsplat", rasterization=rasterization)
+    ours = importlib.import_module("renderers.splats_gsplat").rasterize
+    from renderers.splats_torch import rasterize as theirs
+
+    cameras = orbit_cameras([0.0, 100.0], [10.0, 40.0], size=24)
+    found = []
+    for run in (ours, theirs):
+        splats = SplatData(**{k: v.clone().requires_grad_() for k, v in cloud().tensors().items()})
+        offset = torch.zeros(2, 40, 2, requires_grad=True)
+        image, alpha, radii = run(splats, splats.features[None], cameras, settings, offset)
+        (image.square().sum() + alpha.sum()).backward()
+        grads = [value.grad for value in splats.tensors().values()]
+        found.append([image, alpha, (radii > 0).float(), offset.grad, *grads])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
+
+
+def test_gsplat_of_nothing_and_of_moved_splats(package):
+    package("gsplat", rasterization=rasterization)
+    run = importlib.import_module("renderers.splats_gsplat").rasterize
+    cameras, settings = orbit_cameras([0.0], size=8), RasterSettings(0.1, False, 0.0)
+    empty = cloud(0)
+    image, alpha, radii = run(empty, empty.features[None], cameras, settings, None)
+    assert image.shape == (1, 8, 8, 4) and (alpha == 0).all() and radii.shape == (1, 0)
+    with pytest.raises(ConfigError, match="only takes its gradient"):
+        run(cloud(), cloud().features[None], cameras, settings, torch.ones(1, 40, 2))
+
+
+def render_weight_from_density(
+    t_starts, t_ends, sigmas, packed_info=None, ray_indices=None, n_rays=None, prefix_trans=None
+):
+    """nerfacc 0.5's: weights, transmittances, alphas of flattened samples."""
+    assert t_starts.shape == t_ends.shape == sigmas.shape == ray_indices.shape and n_rays
+    depth = sigmas * (t_ends - t_starts)
+    before = torch.stack([depth[:i][ray_indices[:i] == r].sum() for i, r in enumerate(ray_indices)])
+    alphas = 1.0 - torch.exp(-depth)
+    return torch.exp(-before) * alphas, torch.exp(-before), alphas
+
+
+def accumulate_along_rays(weights, values=None, ray_indices=None, n_rays=None):
+    """nerfacc 0.5's: [rays, D], or [rays, 1] without values."""
+    assert weights.ndim == 1 and (values is None or values.ndim == 2)
+    source = weights[:, None] if values is None else weights[:, None] * values
+    return torch.zeros(n_rays, source.shape[1]).index_add(0, ray_indices, source)
+
+
+def samples(channels=4):
+    g = torch.Generator().manual_seed(0)
+    start = torch.tensor([0, 5, 5, 30, 31])
+    density = (20.0 * torch.rand(31, generator=g)).requires_grad_()
+    features = torch.randn(31, channels, generator=g).requires_grad_()
+    return density, features, 0.1 * torch.rand(31, generator=g), start
+
+
+def assert_same_compositing(run, channels=4):
+    found = []
+    for how in (run, lambda *values: composite(*values, backend="torch")):
+        density, features, length, start = samples(channels)
+        outputs = how(density, features, length, start)
+        g = torch.Generator().manual_seed(1)
+        cotangents = [torch.randn(o.shape, generator=g) for o in outputs]
+        found.append([*outputs, *torch.autograd.grad(outputs, [density, features], cotangents)])
+    for a, b in zip(*found, strict=True):
+        assert a.shape == b.shape and (a - b).norm() <= 1e-4 * b.norm()
+
+
+def test_nerfacc_is_asked_for_what_we_define(package):
+    package(
+        "nerfacc",
+        render_weight_from_density=render_weight_from_density,
+        accumulate_along_rays=accumulate_along_rays,
+    )
+    run = importlib.import_module("renderers.volume_nerfacc").composite
+    assert_same_compositing(run)
+    nothing = torch.zeros(0)
+    image, alpha = run(nothing, torch.zeros(0, 3), nothing, torch.tensor([0, 0, 0]))
+    assert image.shape == (2, 3) and alpha.shape == (2,)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 7])
+def test_warp_composites_like_the_reference(channels):
+    pytest.importorskip("warp")
+    assert_same_compositing(lambda *values: composite(*values, backend="warp"), channels)
+
+
+@pytest.mark.parametrize("layout", [geometric_layout(5, 3, 80, 9, 3), HashGridLayout((6,), 12, 2)])
+def test_warp_reads_hash_grids_like_the_reference(layout):
+    pytest.importorskip("warp")
+    g = torch.Generator().manual_seed(0)
+    points = 2.3 * torch.rand(200, 3, generator=g) - 1.15
+    table = torch.randn(layout.offsets[-1], layout.features, generator=g)
+    cotangent = torch.randn(200, layout.width, generator=g)
+    found = []
+    for backend in ("warp", "torch"):
+        inputs = points.clone().requires_grad_(), table.clone().requires_grad_()
+        out = encode(*inputs, layout, backend)
+        found.append([out, *torch.autograd.grad(out, inputs, cotangent)])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).norm() <= 1e-5 * b.norm()
+    with pytest.raises(ConfigError, match="'warp' needs float32"):
+        encode(points.double(), table.double(), layout, "warp")
+
+
+@pytest.mark.parametrize("name", ["volume_warp", "hash_grid_warp"])
+def test_warp_kernels_compile_for_cuda(name, tmp_path):
+    """Compiled, not run: no GPU and no driver are needed, and none is used."""
+    wp = pytest.importorskip("warp")
+    module = importlib.import_module(f"renderers.{name}")
+    wp.compile_aot_module(module, arch=86, module_dir=str(tmp_path), use_ptx=True)
+    (binary,) = tmp_path.glob("*.sm86.ptx")
+    text = binary.read_text()
+    assert ".target sm_86" in text
+    for kernel in (k for k in vars(module).values() if isinstance(k, wp.Kernel)):
+        assert f"{kernel.key}_" in text, kernel.key
+
+
+@pytest.mark.parametrize("backend", GPU, ids=lambda backend: f"{backend.renderer}-{backend.name}")
+def test_a_broken_package_is_named_and_breaks_nothing(backend, package, monkeypatch):
+    name = backend.needs[-1]
+    package(name, "raise OSError('libcudart.so.11: cannot open shared object file')")
+    # Everything of ours still imports, and "auto" goes on without it.
+    for module in ("splats", "volume", "mesh", "hash_grid"):
+        importlib.import_module(f"renderers.{module}")
+    order = (backend.name, "torch")
+    assert choose_backend(backend.renderer, "auto", "cuda", order) == "torch"
+    with pytest.raises(ConfigError, match=r"libcudart\.so\.11.*backend 'auto'"):
+        choose_backend(backend.renderer, backend.name, "cuda", order)
+    monkeypatch.setattr(doctor, "embedded_prior", lambda: {"usable": True, "summary": "not asked"})
+    findings = doctor.examine()
+    entry = next(e for e in findings["optional"] if name in (e["name"], e["name"].split("-")[0]))
+    assert "libcudart" in entry["broken"] and entry["remedy"]
+    text = doctor.report(findings)
+    assert "BROKEN" in text and "libcudart" in text
+
+
+def test_an_absent_package_is_skipped(monkeypatch):
+    find = importlib.util.find_spec
+    gone = {backend.needs[-1] for backend in GPU}
+    monkeypatch.setattr(
+        backends.importlib.util, "find_spec", lambda name: None if name in gone else find(name)
+    )
+    assert choose_backend("splats", "auto", "cuda", ("gsplat", "torch")) == "torch"
+    with pytest.raises(ConfigError, match="needs gsplat, which is not installed"):
+        choose_backend("splats", "gsplat", "cuda", ("gsplat", "torch"))
+
+
+def test_importing_the_renderers_imports_no_gpu_package():
+    names = [path.stem for path in Path(backends.__file__).parent.glob("*.py")]
+    plain = [
+        n for n in names if not n.endswith(tuple(b.needs[-1] for b in GPU)) and "warp" not in n
+    ]
+    found = {backend.needs[-1] for backend in GPU}
+    code = "import sys\n" + "".join(f"import renderers.{n}\n" for n in sorted(plain))
+    code += f"print(sorted({{m.split('.')[0] for m in sys.modules}} & {found!r}))"
+    root = Path(backends.__file__).parent.parent
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
