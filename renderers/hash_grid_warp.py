@@ -5,7 +5,8 @@ on a GPU the last bits of a step may differ from run to run, unlike with the oth
 """
 
 # Warp reads kernel annotations as values, and takes a plain literal for a constant that no loop may change.
-# pyright: reportInvalidTypeForm=false
+# pyright: reportInvalidTypeForm=false, reportAssignmentType=false, reportGeneralTypeIssues=false
+# pyright: reportOperatorIssue=false
 # ruff: noqa: UP018
 
 import torch

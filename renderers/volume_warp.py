@@ -5,7 +5,8 @@ as in `renderers.volume_numba`, whose notation this follows. One thread a ray, s
 """
 
 # Warp reads kernel annotations as values, and takes a plain literal for a constant that no loop may change.
-# pyright: reportInvalidTypeForm=false
+# pyright: reportInvalidTypeForm=false, reportAssignmentType=false, reportGeneralTypeIssues=false
+# pyright: reportOperatorIssue=false
 # ruff: noqa: UP018
 
 import torch

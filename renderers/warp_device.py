@@ -8,7 +8,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-wp.config.quiet = True
+wp.config.quiet = True  # pyright: ignore[reportAttributeAccessIssue]
 wp.init()
 if torch.cuda.is_available() and not wp.is_cuda_available():
     raise ImportError(
