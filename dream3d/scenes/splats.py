@@ -39,7 +39,8 @@ class SplatsConfig(SceneConfig):
         count: splats at the start.
         max_count: splats at most.
         sh_degree: 0 (the same colour from everywhere) to 3.
-        init: "sphere" fills a ball, denser toward its centre; "surface" covers its surface.
+        init: "sphere" fills a ball, denser toward its centre; "surface" covers its surface;
+            "random" is uniform in the cube around it.
         init_radius: of that ball, in world units.
         init_opacity: opacity of every splat at the start, in (0, 1).
         init_scale: initial size relative to the mean spacing of the splats.
@@ -71,7 +72,7 @@ class SplatsConfig(SceneConfig):
     count: int = 4000
     max_count: int = 6000
     sh_degree: int = 0
-    init: Literal["sphere", "surface"] = "sphere"
+    init: Literal["sphere", "surface", "random"] = "sphere"
     init_radius: float = 0.6
     init_opacity: float = 0.1
     init_scale: float = 0.8
@@ -124,7 +125,7 @@ class SplatsConfig(SceneConfig):
                     f"scene.{name} is {value}; choose a value from {low:g} to {high:g}"
                 )
         for name, allowed in (
-            ("init", ("sphere", "surface")),
+            ("init", ("sphere", "surface", "random")),
             ("density", ("relocate", "adaptive", "none")),
         ):
             if getattr(self, name) not in allowed:
@@ -139,18 +140,10 @@ class SplatsConfig(SceneConfig):
     def create(self, generator: torch.Generator, device: torch.device) -> "Splats":
         """A cloud of identical round splats with random orientations."""
         n = self.count
-        direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
-        share = torch.rand(n, 1, generator=generator)
-        # Volume element r^2 dr: share^(1/3) would be uniform; the square root crowds the centre.
-        radius = share.sqrt() if self.init == "sphere" else torch.ones(n, 1)
-        spacing = (
-            (4.0 / 3.0 * math.pi / n) ** (1 / 3)
-            if self.init == "sphere"
-            else math.sqrt(4 * math.pi / n)
-        )
+        positions, spacing = start_positions(self.init, n, generator)
         rgb = self.init_color + 0.05 * torch.randn(n, 1, 3, generator=generator)
         raw = {
-            "means": self.init_radius * radius * direction,
+            "means": self.init_radius * positions,
             "log_scales": torch.full(
                 (n, 3), math.log(self.init_scale * self.init_radius * spacing)
             ),
@@ -178,6 +171,18 @@ class SplatsConfig(SceneConfig):
         if self.sh_degree > 0:
             raw["colors_rest"] = torch.zeros(self.count, (self.sh_degree + 1) ** 2 - 1, 3)
         return Splats(self, {name: value.to(device) for name, value in raw.items()})
+
+
+def start_positions(kind: str, n: int, generator: torch.Generator) -> tuple[Tensor, float]:
+    """`n` points [n, 3] of a unit ball, its surface or the cube around it, and their mean spacing."""
+    if kind == "random":
+        return 2.0 * torch.rand(n, 3, generator=generator) - 1.0, 2.0 * n ** (-1 / 3)
+    direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
+    share = torch.rand(n, 1, generator=generator)
+    if kind == "surface":
+        return direction, math.sqrt(4 * math.pi / n)
+    # Volume element r^2 dr: share^(1/3) would be uniform; the square root crowds the centre.
+    return share.sqrt() * direction, (4.0 / 3.0 * math.pi / n) ** (1 / 3)
 
 
 class Splats(Scene):
