@@ -55,6 +55,9 @@ REQUIRED = tuple(
         ("imageio", "imageio", "pictures and films"),
         ("imageio_ffmpeg", "imageio-ffmpeg", "turntable films"),
         ("tqdm", "tqdm", "progress bars"),
+        ("xatlas", "xatlas", "texture charts"),
+        ("psutil", "psutil", "processes of jobs"),
+        ("huggingface_hub", "huggingface-hub", "downloaded models"),
     )
 )
 

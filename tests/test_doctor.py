@@ -36,7 +36,9 @@ def test_json_names_packages_devices_and_the_prior(capsys: pytest.CaptureFixture
 def test_every_dependency_of_the_project_is_examined() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     listed = project.split("\ndependencies = [")[1].split("]\n")[0]
-    wanted = set(re.findall(r'"([A-Za-z0-9_-]+)', listed))
+    # What stands in for the standard library of older Pythons is not looked for.
+    lines = [line for line in listed.splitlines() if "python_version" not in line]
+    wanted = set(re.findall(r'"([A-Za-z0-9_-]+)', "\n".join(lines)))
     assert {package.distribution for package in doctor.REQUIRED} == wanted
 
 
