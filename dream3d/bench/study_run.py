@@ -239,6 +239,7 @@ def write_grid(rows: Sequence[Row], directory: Path, path: Path) -> None:
                 draw.text(middle, prompt, fill=(33, 37, 41), font=font, anchor="ma")
             if (label, prompt) in seed_of:
                 file = directory / picture_name(label, prompt, seed_of[label, prompt])
-                sheet.paste(Image.open(file).convert("RGB").resize(cell), (at, top))
+                if file.is_file():  # rows may have been copied here without their pictures
+                    sheet.paste(Image.open(file).convert("RGB").resize(cell), (at, top))
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
