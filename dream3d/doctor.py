@@ -76,13 +76,11 @@ OPTIONAL = (
         "pip install 'dream3d[cuda]'",
     ),
     Package("nerfacc", "nerfacc", "compositing on NVIDIA GPUs without Warp", _FROM_SOURCE),
-    Package("pytorch3d", "pytorch3d", "planned, not used yet: meshes on NVIDIA GPUs", _FROM_SOURCE),
+    Package("pytorch3d", "pytorch3d", "meshes on NVIDIA GPUs (not run on one yet)", _FROM_SOURCE),
     Package(
         "tinycudann", "tinycudann", "not used: Warp reads hash grids on NVIDIA GPUs", _FROM_SOURCE
     ),
-    Package(
-        "nvdiffrast", "nvdiffrast", "planned, not used yet: meshes on NVIDIA GPUs", _FROM_SOURCE
-    ),
+    Package("nvdiffrast", "nvdiffrast", "meshes on NVIDIA GPUs (not run on one yet)", _FROM_SOURCE),
     Package("gradio", "gradio", "the web page, app.py", "pip install 'dream3d[ui]'"),
 )
 

