@@ -1,4 +1,4 @@
-"""The mesh scene: files in, direct fits, regularisers, state, export; one sphere as field, splats and mesh."""
+"""The mesh scene: files in, direct fits, regularisers, state, export."""
 
 import math
 from pathlib import Path
@@ -22,8 +22,6 @@ from dream3d.scenes.mesh_file import RADIUS, load_mesh
 from dream3d.schedules import constant
 from guidance.sds import SDS
 from renderers.mesh import MeshData, render_mesh
-from renderers.splats import SplatData, render_splats
-from renderers.volume import render_volume
 from systems.base import RunConfig, Stage
 
 TINY = {"field_resolution": 16, "field_table_log2": 8, "texture_size": 64}
@@ -206,51 +204,3 @@ def test_a_physical_material_is_exported_as_such(tmp_path: Path) -> None:
     picture = read.visual.material.metallicRoughnessTexture  # type: ignore[union-attr]
     roughness, metallic = np.asarray(picture)[32, 32, 1:3] / 255.0
     assert roughness == pytest.approx(0.54, abs=0.01) and metallic == pytest.approx(0.125, abs=0.01)
-
-
-class Ball:
-    """A sharp opaque ball as a field, its right half red."""
-
-    like = torch.zeros(1)
-
-    def density(self, points, backend="auto"):
-        return 400.0 * (points.norm(dim=1) < 0.6)
-
-    def __call__(self, points, backend="auto"):
-        red = (points[:, :1] > 0).float()
-        return self.density(points), torch.cat([red, 1 - red, 0 * red], dim=1)
-
-
-def test_one_sphere_as_field_splats_and_mesh() -> None:
-    """Silhouettes overlap, depths agree, left stays left, under the same cameras."""
-    cameras = orbit_cameras([0.0, 70.0], [0.0, 25.0], size=64)
-    ball = trimesh.creation.icosphere(subdivisions=4, radius=0.6)
-    vertices = torch.tensor(np.asarray(ball.vertices), dtype=torch.float32)
-    red = (vertices[:, :1] > 0).float()
-    colors = torch.cat([red, 1 - red, 0 * red], dim=1)
-    mesh = render_mesh(
-        MeshData(vertices, torch.tensor(np.asarray(ball.faces), dtype=torch.int64), colors), cameras
-    )
-    # Splats flat on the surface: two axes of one edge's length, the third (along the normal) a hundredth of it.
-    half = torch.nn.functional.normalize(
-        torch.nn.functional.normalize(vertices, dim=1) + torch.tensor([0.0, 0.0, 1.0]), dim=1
-    )
-    quaternions = torch.cat(
-        [torch.zeros(len(half), 1), half], dim=1
-    )  # half a turn about the half vector
-    scales = torch.tensor([0.02, 0.02, 0.0005]).log().expand(len(half), 3)
-    splats = render_splats(
-        SplatData(vertices, scales, quaternions, torch.full((len(half),), 5.0), colors), cameras
-    )
-    field = render_volume(Ball(), cameras, None, 0.01)
-    covered = mesh.alpha > 0.5
-    for other in (splats, field):
-        theirs = other.alpha > 0.5
-        assert (covered & theirs).sum() / (covered | theirs).sum() > 0.95
-        inner = (mesh.alpha[:, 16:48, 16:48] > 0.99) & (other.alpha[:, 16:48, 16:48] > 0.9)
-        apart = (mesh.depth - other.depth)[:, 16:48, 16:48][inner].abs()
-        assert apart.mean() < 0.02 and inner.float().mean() > 0.7
-    for out in (mesh, splats, field):
-        front = out.rgb[0]
-        assert front[32, 44, 0] > 0.9 and front[32, 44, 1] < 0.1  # +X is right of the centre
-        assert front[32, 20, 1] > 0.9 and front[32, 20, 0] < 0.1
