@@ -22,7 +22,7 @@ from dream3d.cli.main import main
 from dream3d.errors import ConfigError
 from dream3d.jobs import Job, JobStore
 
-PATIENCE = 300.0
+PATIENCE = 900.0
 """Seconds to wait for a state; the machine may be busy."""
 
 QUICK = ["--preset", "gaussian", "scene=canvas", "steps=6", "checkpoint_every=2"]

@@ -19,7 +19,7 @@ from dream3d.jobs.records import append_event, write_status
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and sessions are POSIX")
 
-PATIENCE = 180.0
+PATIENCE = 600.0
 """Seconds to wait for a state; the machine may be busy."""
 
 QUICK = ("scene=canvas", "steps=6", "checkpoint_every=2")
