@@ -41,7 +41,7 @@ def test_one_sphere_as_field_splats_and_mesh() -> None:
     quaternions = torch.cat(
         [torch.zeros(len(half), 1), half], dim=1
     )  # half a turn about the half vector
-    scales = torch.tensor([0.04, 0.04, 0.0005]).log().expand(len(half), 3)
+    scales = torch.tensor([0.03, 0.03, 0.0005]).log().expand(len(half), 3)
     splats = render_splats(
         SplatData(vertices, scales, quaternions, torch.full((len(half),), 5.0), colors),
         cameras,
