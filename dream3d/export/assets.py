@@ -17,6 +17,8 @@ def export_all(
 ) -> list[Dream3DError]:
     """Write preview.png, asset.ply, asset.glb and turntable.mp4 as far as the scene has them.
 
+    The mesh gets colours per vertex here, which takes no time; `dream3d export` bakes textures.
+
     Args:
         scene: the optimised scene. A flat canvas has pictures only; splats are written for scenes made of them.
         directory: of the run.
@@ -26,7 +28,7 @@ def export_all(
     Returns:
         What went wrong, in the order of the files; empty when all is well.
     """
-    asset, options = Asset(scene, about), ExportOptions(frames=pictures.FRAMES)
+    asset, options = Asset(scene, about), ExportOptions(texture_size=0, frames=pictures.FRAMES)
 
     def written_as(name: str) -> Callable[[Path], object]:
         return lambda path: export_asset(asset, name, path, options)

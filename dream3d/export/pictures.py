@@ -9,12 +9,14 @@ from typing import Literal
 import imageio_ffmpeg
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
+from torch import Tensor
 
-from dream3d.cameras import orbit_cameras
+from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import AssetError, OutputError
 from dream3d.files import write_bytes, writing
+from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import Scene
 
 BACKGROUND = 0.82
@@ -25,15 +27,22 @@ FRAMES, FRAMES_PER_SECOND = 40, 16
 BATCH = 8
 
 
+Channel = Literal["rgb", "normal", "depth"]
+NEAREST, FARTHEST = 2.0, 4.4
+"""Depths shown as white and black: about where the unit sphere begins and ends for the turntable's cameras."""
+
+
 def render_views(
-    scene: Scene, azimuth_deg: list[float], size: int
+    scene: Scene, azimuth_deg: list[float], size: int, channel: Channel = "rgb"
 ) -> UInt8[np.ndarray, "V size size 3"]:
-    """The scene from `azimuth_deg` over a neutral background, 8-bit sRGB.
+    """The scene from `azimuth_deg` over a neutral background, 8 bits.
 
     Args:
         scene: what to show.
         azimuth_deg: one camera each; 0 is the front.
         size: side in pixels.
+        channel: colours (sRGB); normals in the camera's frame as half of (right, up, toward the viewer) plus a half;
+            or depth, white at `NEAREST`, black at `FARTHEST`.
 
     Raises:
         AssetError: the scene renders to numbers that are not finite.
@@ -44,14 +53,48 @@ def render_views(
         for first in range(0, len(azimuth_deg), BATCH):
             some = azimuth_deg[first : first + BATCH]
             cameras = orbit_cameras(some, VIEW_ELEVATION_DEG, size=size).to(device)
-            background = torch.full((1, 1, 1, 3), BACKGROUND, device=device)
-            images = scene.render(cameras).over(background).cpu()
+            images = _shown(scene.render(cameras), cameras, channel).cpu()
             if not torch.isfinite(images).all():
                 raise AssetError(
                     "the scene renders to numbers that are not finite; no picture made"
                 )
             pictures.append((images.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy())
     return np.concatenate(pictures)
+
+
+def _shown(
+    output: RenderOutput, cameras: CameraBatch, channel: Channel
+) -> Float[Tensor, "B H W 3"]:
+    """One channel of a render as a picture."""
+    if channel == "rgb":
+        return output.over(torch.full_like(output.rgb[:1, :1, :1], BACKGROUND))
+    if channel == "depth":
+        near = (FARTHEST - output.depth) / (FARTHEST - NEAREST)
+        return (near.clamp(0.0, 1.0) * output.alpha).expand(-1, -1, -1, 3)
+    world = output.normal if output.normal is not None else normals_of_depth(output, cameras)
+    # The camera's axes are right, down, forward; pictures of normals want right, up, backward.
+    seen = torch.einsum("bij,bhwi->bhwj", cameras.c2w[:, :3, :3], world)
+    seen = seen * seen.new_tensor([1.0, -1.0, -1.0])
+    return (0.5 + 0.5 * seen) * output.alpha + 0.5 * (1.0 - output.alpha)
+
+
+def normals_of_depth(output: RenderOutput, cameras: CameraBatch) -> Float[Tensor, "B H W 3"]:
+    """World normals of the surface the depth describes, by central differences, facing the camera; 0 where empty.
+
+    Good inside the object; at outlines, where depth jumps, a pixel's normal lies between those of both surfaces.
+    """
+    origins, directions = cameras.rays()
+    forward = cameras.c2w[:, None, None, :3, 2]
+    distance = output.depth / (directions * forward).sum(dim=-1, keepdim=True)
+    points = origins + distance * directions
+    across = points.roll(-1, dims=2) - points.roll(1, dims=2)
+    down = points.roll(-1, dims=1) - points.roll(1, dims=1)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
+    solid = output.alpha > 0.5
+    whole = solid & solid.roll(1, 1) & solid.roll(-1, 1) & solid.roll(1, 2) & solid.roll(-1, 2)
+    back = -directions
+    facing = torch.where((normal * back).sum(-1, keepdim=True) < 0.0, -normal, normal)
+    return torch.where(whole, facing, torch.where(solid, back, torch.zeros_like(back)))
 
 
 def grid(
@@ -66,8 +109,8 @@ def grid(
     return blocks.reshape(rows * height, columns * width, 3)
 
 
-def png_bytes(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """A PNG file of the picture."""
+def png_bytes(picture: UInt8[np.ndarray, "H W C"]) -> bytes:
+    """A PNG file of the picture, with three channels or with alpha as fourth."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG")
     return stream.getvalue()
@@ -88,7 +131,7 @@ def turntable_mp4(
     scene: Scene,
     size: int = 256,
     count: int = FRAMES,
-    channel: Literal["rgb", "normal", "depth"] = "rgb",
+    channel: Channel = "rgb",
 ) -> bytes:
     """One turn around the scene as H.264 in MP4 at `FRAMES_PER_SECOND`, playable in every browser.
 
@@ -102,10 +145,15 @@ def turntable_mp4(
         AssetError: see `render_views`.
         OutputError: ffmpeg fails, or there is no room for a temporary file.
     """
-    size += size % 2
-    del channel
-    frames = render_views(scene, [360.0 * index / count for index in range(count)], size)
+    frames = turntable(scene, size + size % 2, count, channel)
     return encode_film(frames, ".mp4", "libx264", "yuv420p", ["-movflags", "+faststart"])
+
+
+def turntable(
+    scene: Scene, size: int, count: int, channel: Channel
+) -> UInt8[np.ndarray, "F size size 3"]:
+    """The pictures of one turn, from the front toward +X."""
+    return render_views(scene, [360.0 * index / count for index in range(count)], size, channel)
 
 
 def encode_film(

@@ -73,6 +73,21 @@ class Scene(ABC):
         """The scene's own splats; None where it is not made of splats (its mesh can be turned into some)."""
         return None
 
+    def surface_colors(
+        self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]
+    ) -> Float[Tensor, "N 3"] | None:
+        """What colours points of the scene's surface have.
+
+        Args:
+            points: on the surface `to_mesh` found.
+            normals: unit, pointing outward.
+
+        Returns:
+            sRGB in [0, 1], on the CPU and without gradient; None where the mesh's vertices tell all there is to know.
+        """
+        del points, normals
+        return None
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Every tensor (parameters and statistics) needed to continue bit for bit."""

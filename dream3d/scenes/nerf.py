@@ -22,7 +22,7 @@ from dream3d.scenes.fields import (
     PlaneEncoding,
     make_head,
 )
-from dream3d.scenes.nerf_mesh import to_mesh
+from dream3d.scenes.nerf_mesh import surface_colors, to_mesh
 from dream3d.scenes.occupancy import measure_occupancy, occupied_cells
 from dream3d.scenes.sky import Sky
 from dream3d.scenes.surface import ColoredMesh
@@ -332,6 +332,11 @@ class Nerf(Scene):
         return to_mesh(
             self.field, self.occupied, resolution, max_faces, step=c.step, backend=c.backend
         )
+
+    def surface_colors(
+        self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]
+    ) -> Float[Tensor, "N 3"]:
+        return surface_colors(self.field, points, normals, self.config.step, self.config.backend)
 
     def state(self) -> dict[str, Tensor]:
         own = {"occupancy": self._density, "seed": self._seed}

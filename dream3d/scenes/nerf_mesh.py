@@ -81,7 +81,13 @@ def colored(field: VolumeField, mesh: trimesh.Trimesh, step: float, backend: str
     return ColoredMesh(
         np.asarray(mesh.vertices, np.float32),
         np.asarray(mesh.faces, np.int32),
-        _colors(field, mesh, step, backend),
+        surface_colors(
+            field,
+            torch.from_numpy(np.array(mesh.vertices)),
+            torch.from_numpy(np.array(mesh.vertex_normals)),
+            step,
+            backend,
+        ).numpy(),
     )
 
 
@@ -146,14 +152,15 @@ def best_level(
     return next(level for level, score in zip(LEVELS, scores, strict=True) if score >= good)
 
 
-def _colors(
-    field: VolumeField, mesh: trimesh.Trimesh, step: float, backend: str
-) -> Float[np.ndarray, "V 3"]:
-    """The field's colours half a step under the surface, about where rays take theirs from."""
-    points = np.asarray(mesh.vertices) - 0.5 * step * np.asarray(mesh.vertex_normals)
+def surface_colors(
+    field: VolumeField,
+    points: Float[Tensor, "N 3"],
+    normals: Float[Tensor, "N 3"],
+    step: float,
+    backend: str,
+) -> Float[Tensor, "N 3"]:
+    """The field's colours half a step under surface points, about where rays take theirs from."""
+    inside = (points - 0.5 * step * normals).to(field.like)
     with torch.no_grad():
-        parts = [
-            field(some, backend)[1]
-            for some in torch.from_numpy(points).to(field.like).split(POINTS_AT_ONCE)
-        ]
-    return torch.cat(parts).clamp(0.0, 1.0).float().cpu().numpy()
+        parts = [field(some, backend)[1] for some in inside.split(POINTS_AT_ONCE)]
+    return torch.cat(parts).clamp(0.0, 1.0).float().cpu()

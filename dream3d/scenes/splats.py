@@ -21,12 +21,16 @@ from dream3d.scenes.splats_density import (
     exploration_noise,
     relocate,
 )
-from dream3d.scenes.splats_mesh import to_mesh
-from dream3d.scenes.surface import ColoredMesh
+from dream3d.scenes.splats_mesh import render_images, surface_colors, to_mesh
+from dream3d.scenes.surface import ColoredMesh, mesh_cameras
 from dream3d.schedules import Ramp, constant
 from renderers.splats import SplatData, render_splats
 from renderers.splats_sh import C0, rgb_to_sh
 
+TEXTURE_VIEWS = 256
+"""Side in pixels of the views a texture is painted from."""
+SEEN_WITHIN = 0.035
+"""World units behind the rendered depth within which a surface point counts as seen; two cells of the mesh's grid."""
 STATISTICS = ("gradient_sum", "gradient_count")
 
 
@@ -350,6 +354,17 @@ class Splats(Scene):
             depth_at=c.depth_at,
             backend=c.backend,
         )
+
+    def surface_colors(
+        self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]
+    ) -> Float[Tensor, "N 3"]:
+        """As the renders show them, at `TEXTURE_VIEWS` pixels a side."""
+        c, cameras = self.config, mesh_cameras(TEXTURE_VIEWS)
+        if len(points) == 0:
+            return points
+        images = render_images(exportable(self.splats), cameras, c.antialias, c.depth_at, c.backend)
+        where, facing = points.double().numpy(), normals.double().numpy()
+        return torch.from_numpy(surface_colors(where, facing, cameras, images, SEEN_WITHIN))
 
     def to_splats(self) -> SplatData:
         return self.splats.detach()

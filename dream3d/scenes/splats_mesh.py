@@ -7,7 +7,6 @@ inside. The result has no inner walls, and its silhouettes are the rendered ones
 
 import numpy as np
 import torch
-import trimesh
 from jaxtyping import Float
 from scipy.spatial import KDTree
 from skimage.measure import marching_cubes
@@ -52,7 +51,7 @@ def to_mesh(
         AssetError: nothing opaque is visible.
     """
     cameras = mesh_cameras(image_size)
-    images = _render(splats, cameras, antialias, depth_at, backend)
+    images = render_images(splats, cameras, antialias, depth_at, backend)
     hull, front = carve(cameras, images[..., 3], images[..., 4], resolution, EXTENT)
     cell = 2.0 * EXTENT / resolution
     offset = best_offset(hull, front, cameras, images[..., 3])
@@ -60,11 +59,17 @@ def to_mesh(
     return ColoredMesh(
         np.asarray(mesh.vertices, np.float32),
         np.asarray(mesh.faces, np.int32),
-        _colors(mesh, cameras, images, cell),
+        surface_colors(
+            np.array(mesh.vertices, np.float64),
+            np.array(mesh.vertex_normals, np.float64),
+            cameras,
+            images,
+            2.0 * cell,
+        ),
     )
 
 
-def _render(
+def render_images(
     splats: SplatData, cameras: CameraBatch, antialias: bool, depth_at: float, backend: str
 ) -> Float[np.ndarray, "B H W 5"]:
     """Premultiplied colour, alpha and depth of all views."""
@@ -109,20 +114,29 @@ def best_offset(
     return next(offset for offset, score in zip(OFFSETS, scores, strict=True) if score >= good)
 
 
-def _colors(
-    mesh: trimesh.Trimesh,
+def surface_colors(
+    points: Float[np.ndarray, "N 3"],
+    normals: Float[np.ndarray, "N 3"],
     cameras: CameraBatch,
     images: Float[np.ndarray, "B H W 5"],
-    cell: float,
-) -> Float[np.ndarray, "V 3"]:
-    """Vertex colours as the renders show them, frontal views first; unseen vertices copy their nearest neighbour."""
-    vertices = np.asarray(mesh.vertices, np.float64)
-    normals = np.asarray(mesh.vertex_normals, np.float64)
-    colors, weight = observe_colors(cameras, images, vertices, normals, 2.0 * cell)
+    tolerance: float,
+) -> Float[np.ndarray, "N 3"]:
+    """Colours of surface points as the renders show them, frontal views first; unseen ones copy the nearest seen one.
+
+    Args:
+        points: on the surface.
+        normals: unit, outward.
+        cameras: of the renders.
+        images: premultiplied colour, alpha and depth.
+        tolerance: how far behind the rendered depth a point still counts as seen, in world units.
+    """
+    if len(points) == 0:
+        return np.zeros((0, 3), np.float32)
+    colors, weight = observe_colors(cameras, images, points, normals, tolerance)
     seen = weight > 1e-6
     if not seen.any():
-        return np.full((len(vertices), 3), 0.5, np.float32)
+        return np.full((len(points), 3), 0.5, np.float32)
     colors[seen] /= weight[seen, None]
-    nearest = KDTree(vertices[seen]).query(vertices[~seen])[1] if (~seen).any() else []
+    nearest = KDTree(points[seen]).query(points[~seen])[1] if (~seen).any() else []
     colors[~seen] = colors[seen][nearest]
     return np.clip(colors, 0.0, 1.0).astype(np.float32)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from dream3d.errors import ConfigError
 from dream3d.export.asset import Asset
+from dream3d.export.pictures import Channel
 from dream3d.registry import Registry
 
-Channel = Literal["rgb", "normal", "depth"]
 CHANNELS: tuple[Channel, ...] = ("rgb", "normal", "depth")
 LIMITS = {
     "faces": (4, 1_000_000),
@@ -24,7 +24,7 @@ class ExportOptions:
 
     Attributes:
         faces: a mesh has about this many triangles at most.
-        texture_size: side of the textures in pixels.
+        texture_size: side of the textures in pixels; 0 writes colours per vertex where the format can (glb).
         watertight: refuse a mesh that is not closed, after closing the holes that can be closed.
         picture_size: side of the pictures of films and views in pixels; films round it to an even number.
         frames: pictures of a film or of a set of views.
@@ -41,6 +41,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
+            if name == "texture_size" and value == 0:
+                continue
             if not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{name} is {value!r}; choose an integer from {low} to {high}")
         if self.channel not in CHANNELS:

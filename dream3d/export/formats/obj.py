@@ -1,0 +1,72 @@
+"""Wavefront OBJ with its material and picture, zipped: a browser downloads one file."""
+
+from dream3d.export.archive import zip_bytes
+from dream3d.export.asset import About, Asset
+from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
+from dream3d.export.materials import Textured, mesh_details, png
+
+# Kd must be white: readers multiply it with the picture. Colours of an MTL are sRGB.
+MTL = """newmtl baked
+Ka 0 0 0
+Kd 1 1 1
+Ks 0 0 0
+illum 1
+map_Kd asset.png
+"""
+
+
+@FORMATS.register("obj")
+class Obj(Format):
+    """OBJ, MTL and PNG in one ZIP: a textured mesh for every 3D program."""
+
+    holds = "mesh"
+    file_name = "asset.obj.zip"
+    media_type = "application/zip"
+    opens_in = "every 3D program"
+    frame = "+Y up, front +Z"
+    color = "sRGB texture"
+
+    def encode(self, asset: Asset, options: ExportOptions) -> Encoded:
+        mesh = asset.textured(options.faces, options.texture_size)
+        files = {
+            "asset.obj": obj_text(mesh, asset.about).encode(),
+            "asset.mtl": MTL.encode(),
+            "asset.png": png(mesh.base_color),
+        }
+        return Encoded(zip_bytes(files), mesh_details(mesh))
+
+
+def obj_text(mesh: Textured, about: About) -> str:
+    """The OBJ file. Positions and normals are shared across seams; v grows upward in OBJ, downward in pictures."""
+    first = _first_of(mesh)
+    lines = [f"# {about.generator}"]
+    lines += [f"# {name}: {_one_line(value)}" for name, value in about.known().items()]
+    lines += ["mtllib asset.mtl", "o asset"]
+    lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in mesh.vertices[first].tolist()]
+    lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in mesh.normals[first].tolist()]
+    lines += [f"vt {u:.7g} {1.0 - v:.7g}" for u, v in mesh.uvs.tolist()]
+    lines += ["usemtl baked", "s 1"]
+    shared = _ranks(mesh)
+    for face in mesh.faces.tolist():
+        corners = (f"{shared[v] + 1}/{v + 1}/{shared[v] + 1}" for v in face)
+        lines.append("f " + " ".join(corners))
+    return "\n".join(lines) + "\n"
+
+
+def _first_of(mesh: Textured) -> list[int]:
+    """For every undoubled vertex, the first of the vertices it became."""
+    seen: dict[int, int] = {}
+    for index, origin in enumerate(mesh.weld.tolist()):
+        seen.setdefault(origin, index)
+    return list(seen.values())
+
+
+def _ranks(mesh: Textured) -> list[int]:
+    """For every vertex, the place of its undoubled one in `_first_of`."""
+    rank: dict[int, int] = {}
+    return [rank.setdefault(origin, len(rank)) for origin in mesh.weld.tolist()]
+
+
+def _one_line(value: object) -> str:
+    """Text that cannot end the comment it stands in."""
+    return "".join(c if c.isprintable() else " " for c in str(value))
