@@ -141,6 +141,7 @@ def test_reports_tell_the_stage_and_phases_add_up(tmp_path: Path) -> None:
         "optimise",
         "density",
         "checkpoint",
+        "convert",
     }
     assert sum(run.phases.values()) <= run.seconds
 
