@@ -40,7 +40,7 @@ demo: install
 	$(BIN)/dream3d generate "$(PROMPT)"
 
 test: install readers
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: install readers blender
 	$(BIN)/python -m pytest -m slow
