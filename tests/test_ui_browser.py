@@ -44,6 +44,9 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+SLOW = 3 * SECONDS * 1000
+"""Milliseconds for what starts a process that imports much, or compiles kernels the first time."""
+
 FOCUSED = """(e => e.id || e.closest('[id^=dream-]')?.id || e.dataset.kind || e.textContent.trim().slice(0, 20))(
     document.activeElement)"""
 """A name for what has the keyboard."""
@@ -113,7 +116,7 @@ def test_from_a_prompt_to_files_past_reload_cancel_and_resume(
     tab.get_by_role("button", name="Generate").click()
     job = job_in(tab)
     status = tab.locator("#job-status")
-    expect(status).to_contain_text("step")
+    expect(status).to_contain_text("step", timeout=SLOW)
     preview = tab.locator("dream-job .d-preview:visible")
     preview.wait_for()
     first = preview.get_attribute("src")
@@ -139,26 +142,23 @@ def test_from_a_prompt_to_files_past_reload_cancel_and_resume(
     assert again["step"] >= stopped["step"], "it went on where it was"
 
 
-def test_every_format_can_be_downloaded(open_tab: Callable[..., Any], server: Any) -> None:
-    job = submit(server, "to download", settings={"steps": 30})
+def test_formats_are_made_and_downloaded(open_tab: Callable[..., Any], server: Any) -> None:
+    job = submit(server, "to download", settings={"steps": 5})
     done = wait(server, job, "done", "failed")
     assert done["state"] == "done", done["message"]
     tab = open_tab(f"?job={job}")
-    tab.locator(".d-formats").wait_for()
-    for name in done["files"]:
-        if tab.locator(f"a[data-file='{name}']").count():
-            check_download(tab, tab.locator(f"a[data-file='{name}']"))
-    formats = ask(server, "GET", f"/api/jobs/{job}/exports").json["exports"]
-    assert len(formats) >= 3
-    for format in formats:
-        if format["missing"]:
-            continue
-        row = tab.locator(f".d-formats button[data-format='{format['name']}']")
-        row.click()
-        link = tab.locator(f".d-formats a[data-format='{format['name']}']")
-        told = tab.locator(".d-formats li", has_text=format["name"]).locator(".d-problem")
-        link.or_(told).first.wait_for(timeout=3 * SECONDS * 1000)
-        assert link.count(), (format["name"], told.first.inner_text())
+    for name in ("asset.glb", "asset.ply", "turntable.mp4", "preview.png", "metrics.jsonl"):
+        check_download(tab, tab.locator(f"a[data-file='{name}']"))
+    for format in ask(server, "GET", f"/api/jobs/{job}/exports").json["exports"]:
+        if not format["missing"]:
+            assert tab.locator(f".d-formats button[data-format='{format['name']}']").count() == 1
+    # Each is made by a process that takes seconds to start; two stand for all, which have tests of their own.
+    for name in ("splat", "stl"):
+        tab.locator(f".d-formats button[data-format='{name}']").click()
+        link = tab.locator(f".d-formats a[data-format='{name}']")
+        told = tab.locator(".d-formats .d-problem")
+        link.or_(told).first.wait_for(timeout=SLOW)
+        assert link.count(), (name, told.first.inner_text())
         check_download(tab, link)
 
 
@@ -279,7 +279,7 @@ def test_a_restarted_server_is_found_again(chromium: Any, place: Path) -> None:
     from playwright.sync_api import expect
 
     root = place / "restarted"
-    with serving(root) as first:
+    with serving(root, end_jobs=False) as first:
         job = submit(first, "it lives on", settings=ENDLESS)
         wait(first, job, "running")
         port = int(first.url.rstrip("/").rpartition(":")[2])

@@ -21,9 +21,16 @@ ENDLESS = {"scene": "canvas", "steps": 1_000_000}
 
 @contextmanager
 def serving(
-    root: Path, access: Any = None, port: int = 0, start_jobs: bool = True
+    root: Path,
+    access: Any = None,
+    port: int = 0,
+    start_jobs: bool = True,
+    end_jobs: bool = True,
 ) -> "Iterator[Server]":
-    """The server of `root`; without `start_jobs` what is queued stays queued."""
+    """The server of `root`; without `start_jobs` what is queued stays queued.
+
+    Workers outlive their server by design; unless `end_jobs` is off, those of this one are ended with it.
+    """
     from dream3d.ui.server import Address, Server
 
     server = Server(root, Address(port=port), access)
@@ -40,6 +47,8 @@ def serving(
     finally:
         server.should_exit = True
         thread.join(20)
+        for job in server.store.ids() if end_jobs else ():
+            server.store.kill(job)
 
 
 class Answer:

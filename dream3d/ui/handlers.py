@@ -59,11 +59,11 @@ class Handlers:
             return "", problem(str(error))
         return job, ""
 
-    def choose_speed(self, speed: str) -> Any:
-        """One of the plain presets, or the list of all of them."""
+    def choose_speed(self, speed: str) -> tuple[Any, ...]:
+        """One of the plain presets with what `choose_preset` tells, or the list of all of them and nothing else."""
         if speed == "other":
-            return gr.update(visible=True)
-        return gr.update(value=speed, visible=False)
+            return gr.update(visible=True), *((gr.skip(),) * (2 + len(PARTS)))
+        return gr.update(value=speed, visible=False), *self.choose_preset(speed)
 
     def choose_preset(self, preset: str) -> tuple[Any, ...]:
         """Steps of a preset, no edits, and its parts."""

@@ -139,6 +139,8 @@ def _form(page: gr.Blocks, handlers: Handlers) -> None:
             show_progress="hidden",
             concurrency_limit=4,
         ).then(None, job, None, js="(job) => { if (job) window.dream3d.open(job); }")
+        # Until this is there nothing listens to the button; main.js keeps an early press for it.
+        gr.HTML("<span data-ready></span>", padding=False, apply_default_css=False)
 
     quiet: dict[str, Any] = {
         "queue": False,
@@ -147,9 +149,8 @@ def _form(page: gr.Blocks, handlers: Handlers) -> None:
     }
     # Only what a person does resets the rest; a form filled from a past run stays as it was filled.
     chosen_by_preset = [steps, edited, *parts]
-    speed.input(handlers.choose_speed, speed, [preset], **quiet).then(
-        handlers.choose_preset, preset, chosen_by_preset, **quiet
-    )
+    # One event each: a second one that came late would write over what was typed meanwhile.
+    speed.input(handlers.choose_speed, speed, [preset, *chosen_by_preset], **quiet)
     preset.input(handlers.choose_preset, preset, chosen_by_preset, **quiet)
     gr.on(
         [preset.change, steps.change, *(part.change for part in parts)],

@@ -147,7 +147,7 @@ function sentence(job) {
   const stage = job.stages > 1 ? `stage ${job.stage + 1} of ${job.stages}, ` : "";
   if (job.state === "queued") return job.position ? `${job.position} before it` : "it begins in a moment";
   if (job.state === "running") {
-    if (!job.step) return "loading the prior and the renderer";
+    if (!job.step) return "loading the prior and the renderer; the first run on a machine also compiles it";
     if (job.step >= job.steps) return "writing the files";
     const left = job.seconds_left === null ? "" : `, about ${duration(job.seconds_left)} left`;
     return `${stage}step ${job.step} of ${job.steps}${left}`;

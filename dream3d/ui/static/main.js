@@ -33,6 +33,21 @@ window.addEventListener("popstate", () => {
 // An idle page notices a restarted server, too.
 setInterval(() => document.hidden || get("server").catch(() => {}), 5000);
 
+// A press of Generate while the form is still on its way is kept until there is something that hears it.
+let early = null;
+const ready = () => document.querySelector("[data-ready]") !== null;
+document.addEventListener("click", (event) => {
+  const generate = event.target.closest?.("#dream-generate");
+  if (!generate || ready()) return;
+  event.stopImmediatePropagation();
+  early ??= setInterval(() => {
+    if (!ready()) return;
+    clearInterval(early);
+    early = null;
+    setTimeout(() => generate.click(), 200);
+  }, 200);
+}, true);
+
 // What Gradio leaves without a name for screen readers, or with a wrong one.
 function name() {
   document.documentElement.lang ||= "en";
