@@ -1,9 +1,8 @@
-"""The page in headless Chromium, end to end: from a prompt to files, past reloads, restarts and a second user."""
+"""The page in headless Chromium, end to end: from a prompt to files, past a reload, a stop and a resume."""
 
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dream3d[ui]'")
 
 from ui_assets import finished_job, three_balls_as_splats
-from ui_support import ENDLESS, SECONDS, ask, serving, submit, wait
+from ui_support import SECONDS, ask, serving, wait
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -46,10 +45,6 @@ def chromium() -> Iterator[Any]:
 
 SLOW = 3 * SECONDS * 1000
 """Milliseconds for what starts a process that imports much, or compiles kernels the first time."""
-
-FOCUSED = """(e => e.id || e.closest('[id^=dream-]')?.id || e.dataset.kind || e.textContent.trim().slice(0, 20))(
-    document.activeElement)"""
-"""A name for what has the keyboard."""
 
 
 class Watched:
@@ -142,33 +137,6 @@ def test_from_a_prompt_to_files_past_reload_cancel_and_resume(
     assert again["step"] >= stopped["step"], "it went on where it was"
 
 
-def test_formats_are_made_and_downloaded(open_tab: Callable[..., Any], server: Any) -> None:
-    job = submit(server, "to download", settings={"steps": 5})
-    done = wait(server, job, "done", "failed")
-    assert done["state"] == "done", done["message"]
-    tab = open_tab(f"?job={job}")
-    for name in ("asset.glb", "asset.ply", "turntable.mp4", "preview.png", "metrics.jsonl"):
-        check_download(tab, tab.locator(f"a[data-file='{name}']"))
-    for format in ask(server, "GET", f"/api/jobs/{job}/exports").json["exports"]:
-        if not format["missing"]:
-            assert tab.locator(f".d-formats button[data-format='{format['name']}']").count() == 1
-    # Each is made by a process that takes seconds to start; two stand for all, which have tests of their own.
-    for name in ("splat", "stl"):
-        tab.locator(f".d-formats button[data-format='{name}']").click()
-        link = tab.locator(f".d-formats a[data-format='{name}']")
-        told = tab.locator(".d-formats .d-problem")
-        link.or_(told).first.wait_for(timeout=SLOW)
-        assert link.count(), (name, told.first.inner_text())
-        check_download(tab, link)
-
-
-def check_download(tab: Any, link: Any) -> None:
-    with tab.expect_download() as caught:
-        link.click()
-    assert Path(caught.value.path()).stat().st_size > 30
-    assert re.fullmatch(r"[a-z0-9.-]+", caught.value.suggested_filename)
-
-
 def test_gallery_search_compare_rerun_delete(open_tab: Callable[..., Any], server: Any) -> None:
     from playwright.sync_api import expect
 
@@ -257,85 +225,3 @@ def test_a_prompt_is_no_markup(open_tab: Callable[..., Any], server: Any) -> Non
     )
     assert tab.evaluate("window.owned") is None
     server.store.delete(job)
-
-
-def test_two_users_are_kept_apart(open_tab: Callable[..., Any], server: Any) -> None:
-    from playwright.sync_api import expect
-
-    one, two = open_tab(), open_tab()
-    fill_form(one, "the first one's", 9)
-    fill_form(two, "the second one's", 9)
-    one.get_by_role("button", name="Generate").click()
-    two.get_by_role("button", name="Generate").click()
-    jobs = job_in(one), job_in(two)
-    assert jobs[0] != jobs[1]
-    for tab, prompt in ((one, "the first one's"), (two, "the second one's")):
-        expect(tab.locator("dream-job h2")).to_have_text(prompt)
-        expect(tab.locator("#job-status")).to_contain_text("Done")
-        expect(tab.locator("dream-job h2")).to_have_text(prompt)
-
-
-def test_a_restarted_server_is_found_again(chromium: Any, place: Path) -> None:
-    from playwright.sync_api import expect
-
-    root = place / "restarted"
-    with serving(root, end_jobs=False) as first:
-        job = submit(first, "it lives on", settings=ENDLESS)
-        wait(first, job, "running")
-        port = int(first.url.rstrip("/").rpartition(":")[2])
-        watched = Watched(chromium, first.url)
-        tab = watched.tab
-        tab.goto(f"{first.url}?job={job}")
-        expect(tab.locator("#job-status")).to_contain_text("step")
-        tab.evaluate("window.beforeRestart = true")
-    expect(tab.locator(".d-lost")).to_contain_text("does not answer")
-    with serving(root, port=port) as second:
-        tab.wait_for_function("window.beforeRestart === undefined")
-        expect(tab.locator("#job-status")).to_contain_text("step")
-        tab.get_by_role("button", name="Cancel").click()
-        wait(second, job, "cancelled")
-        expect(tab.locator("#job-status")).to_contain_text("Stopped")
-        watched.context.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(open_tab: Callable[..., Any], server: Any, scheme: str) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    job = finished_job(server, f"for {scheme} axes", three_balls_as_splats())
-    tab = open_tab(f"?job={job}", color_scheme=scheme)
-    tab.locator("canvas[data-state=drawn]").wait_for()
-    tab.locator(".d-formats a").first.wait_for()
-    views = [("Create", "dream-job"), ("Gallery", ".d-item"), ("API", "dream-api table")]
-    for name, there in views:
-        tab.get_by_role("tab", name=name, exact=True).click()
-        tab.locator(there).first.wait_for()
-        found = Axe().run(tab).response["violations"]
-        serious = [
-            (rule["id"], [node["html"][:160] for node in rule["nodes"]])
-            for rule in found
-            if rule["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], f"{name}, {scheme}"
-
-
-def test_it_works_by_keyboard_and_on_a_phone(open_tab: Callable[..., Any], server: Any) -> None:
-    job = finished_job(server, "on a phone", three_balls_as_splats())
-    tab = open_tab(f"?job={job}")
-    tab.set_viewport_size({"width": 375, "height": 740})
-    tab.locator("canvas[data-state=drawn]").wait_for()
-    for name in ("Create", "Gallery", "API"):
-        tab.get_by_role("tab", name=name, exact=True).click()
-        time.sleep(0.5)
-        wide = tab.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        assert wide <= 1, f"{name} is wider than a phone by {wide}"
-    tab.get_by_role("tab", name="Create", exact=True).click()
-    tab.get_by_label("Prompt", exact=True).focus()
-    reached = set()
-    for _ in range(60):
-        tab.keyboard.press("Tab")
-        reached.add(tab.evaluate(FOCUSED))
-    assert {"dream-generate", "dream-seed", "dream-steps"} <= reached
-    assert reached & {"splats", "Splats"}
