@@ -13,7 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from dream3d.companion import Companion
@@ -51,6 +52,8 @@ def update_targets(network: nn.Module) -> list[str]:
 class LoraCompanion(Companion):
     """See the module.
 
+    PEFT is used directly, not through diffusers' methods, which some of its networks (PixArt, PRX) do not have.
+
     Args:
         prior: whose network gets the updates; a companion of the same name made earlier for it is replaced.
         rank: of every update.
@@ -62,13 +65,16 @@ class LoraCompanion(Companion):
         self.prior, self.name = prior, name
         self.unet = prior.network
         if name in getattr(self.unet, "peft_config", {}):
-            self.unet.delete_adapters(name)
+            for layer in self._layers():
+                layer.delete_adapter(name)
+            del self.unet.peft_config[name]
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # PEFT warns of a second adapter, which a pair of companions is.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             torch.manual_seed(seed)
-            self.unet.add_adapter(
+            inject_adapter_in_model(
                 LoraConfig(r=rank, lora_alpha=rank, target_modules=update_targets(self.unet)),
+                self.unet,
                 name,
             )
             # A transformer without such a time embedding learns without cameras.
@@ -84,6 +90,10 @@ class LoraCompanion(Companion):
         if self.camera is not None:
             self._parameters |= {f"camera.{n}": p for n, p in self.camera.named_parameters()}
         self._switch_off()
+
+    def _layers(self) -> list[BaseTunerLayer]:
+        """The network's layers that carry updates."""
+        return [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
 
     def parameters(self) -> dict[str, Tensor]:
         return dict(self._parameters)
@@ -105,8 +115,9 @@ class LoraCompanion(Companion):
             hook = self.unet.time_embedding.register_forward_hook(
                 lambda module, inputs, output: output + embedding.to(output.dtype)
             )
-        self.unet.set_adapter(self.name)
-        self.unet.enable_adapters()
+        for layer in self._layers():
+            layer.enable_adapters(True)
+            layer.set_adapter(self.name)
         try:
             yield
         finally:
@@ -115,7 +126,8 @@ class LoraCompanion(Companion):
                 hook.remove()
 
     def _switch_off(self) -> None:
-        self.unet.disable_adapters()
+        for layer in self._layers():
+            layer.enable_adapters(False)
         # PEFT freezes what it switches off, and a backward pass that is still to come would then reach nothing.
         for parameter in self._parameters.values():
             parameter.requires_grad_()
