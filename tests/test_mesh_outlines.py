@@ -28,7 +28,7 @@ def test_outline_gradients_match_large_renders(name):
     """The weighted loss already on small pictures; the noisier squared one at 256 pixels, with room for its noise."""
     rows = outline_gradients(name, SCENES[name], (64, 128, 256))
     check([row for row in rows if row.loss == "weighted"])
-    check([row for row in rows if row.loss == "squared" and row.size == 256], 0.95, (0.85, 1.2))
+    check([row for row in rows if row.loss == "squared" and row.size == 256], 0.9, (0.85, 1.2))
 
 
 @pytest.mark.parametrize("subdivisions", [2, 4, 5])
