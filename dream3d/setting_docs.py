@@ -98,6 +98,8 @@ def bounds(instance: Any, name: str) -> Bounds:
     if kind not in (int, float, Ramp):
         return Bounds()
     value = getattr(instance, name)
+    if kind is Ramp and value.initial != value.final:
+        return Bounds()  # two numbers that move against each other have no bounds of their own
     here = float(value.initial if kind is Ramp else value)
 
     def accepts(number: float) -> bool:

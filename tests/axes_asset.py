@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dream3d.scenes.base import Scene
 from dream3d.scenes.conversions.mesh_splats import mesh_to_splats
+from dream3d.scenes.fields import Field
 from dream3d.scenes.nerf import Nerf, NerfConfig
 from dream3d.scenes.splats import Splats, SplatsConfig
 from dream3d.scenes.surface import ColoredMesh
@@ -91,16 +92,19 @@ def splats_asset(splats=None) -> Splats:
     return Splats(SplatsConfig(count=len(splats), max_count=len(splats), sh_degree=1), raw)
 
 
-class BoxField(nn.Module):
+class BoxField(Field):
     """Dense and coloured inside the boxes, empty outside: a radiance field in closed form."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.density = nn.Parameter(torch.tensor(60.0))
+        nn.Module.__init__(self)  # none of a field's own parts
+        self.level = nn.Parameter(torch.tensor(60.0))
 
     @property
     def like(self) -> Tensor:
-        return self.density
+        return self.level
+
+    def density(self, points: Float[Tensor, "N 3"], backend: str = "auto") -> Float[Tensor, " N"]:
+        return self(points, backend)[0]
 
     def forward(
         self, points: Float[Tensor, "N 3"], backend: str = "auto"
@@ -114,13 +118,13 @@ class BoxField(nn.Module):
             nearest = torch.where(closer, outside, nearest)
             colors[closer] = torch.tensor(color)
             inside |= outside < 0.0
-        return self.density * inside, colors
+        return self.level * inside, colors
 
 
 def nerf_asset() -> Nerf:
     """The boxes as a field."""
     config = NerfConfig(occupancy_cells=16, backend="torch")
-    return Nerf(config, BoxField(), torch.tensor(0))  # pyright: ignore[reportArgumentType]
+    return Nerf(config, BoxField(), torch.tensor(0))
 
 
 ASSETS = {"splats": splats_asset, "nerf": nerf_asset, "mesh": MeshAsset}

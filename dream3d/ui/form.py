@@ -13,7 +13,7 @@ from typing import Any, Literal
 from dream3d.config import load_config
 from dream3d.config.build import STAGE_COMPONENTS
 from dream3d.errors import ConfigError
-from dream3d.schedules import Ramp, constant
+from dream3d.schedules import Ramp
 from dream3d.setting_docs import Bounds, bounds, help_texts
 from systems.base import RunConfig, Stage
 
@@ -158,7 +158,7 @@ def _shown_item(item: Any) -> str:
 
 def ramp_text(ramp: Ramp) -> str:
     """A schedule as one writes it in the form."""
-    if ramp == constant(ramp.initial):
+    if ramp.initial == ramp.final:
         return f"{ramp.initial:g}"
     text = f"{ramp.initial:g} -> {ramp.final:g}"
     return (
