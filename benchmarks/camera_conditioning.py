@@ -243,8 +243,12 @@ def main() -> None:
         "torch": torch.__version__,
         "images_per_step": OBJECTS * VIEWS,
         "seed": arguments.seed,
+        "start_images": 0,
         "variants": [],
     }
+    if arguments.start is not None:
+        manifest = json.loads((arguments.start / "dream3d.json").read_text())
+        results["start_images"] = manifest["images_seen"]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for variant in arguments.variants:
         results["variants"].append(
