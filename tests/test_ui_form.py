@@ -1,7 +1,10 @@
 """The form is the configuration: every setting of every part has a control, and what is not touched changes nothing."""
 
 import dataclasses
+import json
+import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,9 @@ import pytest
 from dream3d.config import load_config, preset_names
 from dream3d.config.build import COMPONENTS
 from dream3d.errors import ConfigError
+from dream3d.jobs import JobStore
 from dream3d.schedules import Ramp, constant
+from dream3d.ui.filled import SPEEDS, form_data, read_form
 from dream3d.ui.form import (
     PARTS,
     Field,
@@ -20,6 +25,7 @@ from dream3d.ui.form import (
     ramp_text,
     read_ramp,
 )
+from dream3d.ui.history import Pace
 from guidance.base import GUIDANCE
 
 
@@ -62,7 +68,8 @@ def _beside(value: float, low: float | None, high: float | None) -> float:
 @pytest.mark.parametrize("preset", preset_names())
 def test_an_untouched_form_is_the_preset(preset: str) -> None:
     fields = all_fields(preset)
-    assert changed_settings(fields, [field.value for field in fields]) == {}
+    assert changed_settings(fields, {field.path: field.value for field in fields}) == {}
+    assert changed_settings(fields, {}) == {}
     assert len({field.path for field in fields}) == len(fields)
 
 
@@ -86,13 +93,12 @@ def test_every_setting_of_every_part_can_be_changed(kind: str, name: str) -> Non
     own = [field for field in fields if field.path.startswith(f"{kind}.")]
     declared = {f.name for f in dataclasses.fields(COMPONENTS[kind][name]) if f.init}
     assert {field.name for field in own} == declared
-    for place, field in enumerate(fields):
-        value = another(field) if field in own else None
+    for field in own:
+        value = another(field)
         if value is None:
             continue
-        values = [f.value for f in fields]
-        values[place] = value
-        changed = changed_settings(fields, values)
+        written = value if field.kind == "switch" else str(value)
+        changed = changed_settings(fields, {field.path: written})
         assert list(changed) == [field.path]
         try:
             config = load_config("default", {**parts, **changed})
@@ -144,9 +150,68 @@ def test_what_is_no_schedule_is_refused(text: str) -> None:
         read_ramp(text, "guidance.cfg_scale")
 
 
-def test_a_form_that_changed_meanwhile_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the form has changed"):
-        changed_settings(all_fields("default"), [1, 2])
+@pytest.mark.parametrize(
+    ("path", "written", "what"),
+    [
+        ("guidance.strength", "1", "guidance.strength is not a setting of what is chosen"),
+        ("prior.__class__", "1", "is not a setting"),
+        ("guidance.rescale", "", "guidance.rescale is empty; give a value, e.g. 0.5"),
+        ("guidance.rescale", "much", "guidance.rescale is 'much'; it must be a number"),
+        ("views", "2.5", "views is 2.5; it must be a whole number"),
+        ("scene.antialias", "yes", "scene.antialias is 'yes'; it is a switch"),
+        ("cameras.elevation_deg", "{}", "write values with commas"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(path: str, written: Any, what: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(what)):
+        changed_settings(all_fields("default"), {path: written})
+
+
+def test_the_forms_request() -> None:
+    """Only what was changed is in it, and a part that is the preset's own is no change."""
+    sent = {
+        "prompt": "a mug",
+        "preset": "default",
+        "seed": "7",
+        "steps": "400",
+        "parts": {"guidance": "ism", "scene": "splats"},
+        "settings": {"guidance.cfg_scale": "5 -> 2", "scene.antialias": True},
+    }
+    request = read_form(sent, "ada")
+    schedule = {"initial": 5.0, "final": 2.0}
+    assert request.overrides == {"guidance": "ism", "guidance.cfg_scale": schedule}
+    assert (request.prompt, request.seed, request.owner) == ("a mug", 7, "ada")
+    assert read_form({**sent, "steps": "12"}, "").overrides["steps"] == 12  # type: ignore[call-overload]
+    assert "steps" not in read_form({**sent, "steps": None}, "").overrides
+
+
+@pytest.mark.parametrize(
+    ("sent", "what"),
+    [
+        ([], "the form sends an object"),
+        ({"out": "/tmp/x"}, "the form sends an object"),
+        ({"parts": {"prior": "oracle"}}, "parts are scene, guidance"),
+        ({"parts": {"scene": {"name": "nerf"}}}, "parts are names"),
+        ({"steps": ""}, "steps is empty"),
+        ({"steps": "0"}, "steps is 0; give a whole number of at least 1"),
+        ({"seed": "-1"}, "seed is -1"),
+        ({"preset": "../x"}, "preset is '../x'"),
+    ],
+)
+def test_forms_that_cannot_be_meant(sent: Any, what: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(what)):
+        read_form({"prompt": "a mug", **sent} if isinstance(sent, dict) else sent, "")
+
+
+def test_the_form_is_told_in_json() -> None:
+    form = form_data("default", {"guidance": "ism"}, 10, Pace(JobStore(Path("nowhere"))))
+    assert json.loads(json.dumps(form)) == form and form["seconds"] is None
+    guidance = form["groups"][0]
+    assert guidance["title"] == "Guidance: ism" and guidance["origin"]["paper"]
+    assert {part["kind"]: part["chosen"] for part in form["parts"]}["guidance"] == "ism"
+    assert [preset["name"] for preset in form["presets"]][:4] == list(SPEEDS)
+    broken = form_data("default", {"guidance": "rfds"}, None, Pace(JobStore(Path("nowhere"))))
+    assert broken["problem"] and broken["groups"] == []
 
 
 def test_another_part_starts_from_its_own_defaults() -> None:

@@ -13,6 +13,9 @@ import dream3d
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.jobs import JobRequest
 from dream3d.ui.exports import list_exports, make_export
+from dream3d.ui.filled import filled_from, form_data, read_form
+from dream3d.ui.form import PARTS
+from dream3d.ui.history import Pace
 from dream3d.ui.jobs import UserJobs, summary
 from dream3d.ui.words import check_prompt, vocabulary
 
@@ -118,9 +121,35 @@ def build_api(jobs: UserJobs) -> APIRouter:
 
         return _answer({kind: entries(kind)})
 
+    _add_form(api, jobs)
     _add_jobs(api, jobs)
     _add_files(api, jobs)
     return api
+
+
+def _add_form(api: APIRouter, jobs: UserJobs) -> None:
+    pace = Pace(jobs.store)
+
+    @api.get("/form")
+    def form(request: Request, preset: str = "default", steps: int | None = None) -> JSONResponse:
+        query = request.query_params
+        parts = {kind: query[kind] for kind in PARTS if kind in query}
+        filled = None
+        if origin := query.get("from"):
+            filled = filled_from(jobs.get(origin, _user(request)), jobs)
+            preset, parts, steps = filled["preset"], filled["parts"], filled["steps"]
+        return _answer({"form": form_data(preset, parts, steps, pace), "filled": filled})
+
+    @api.post("/form")
+    async def press(request: Request) -> JSONResponse:
+        data = await _json(request)
+        user = _user(request)
+
+        def work() -> JSONResponse:
+            job = jobs.submit(read_form(data, user))
+            return _answer({"job": summary(jobs.get(job, user))}, 201)
+
+        return await run_in_threadpool(work)
 
 
 def _add_jobs(api: APIRouter, jobs: UserJobs) -> None:

@@ -6,7 +6,7 @@ Nothing about a setting is written here: name, type, default, bounds and help co
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -184,38 +184,58 @@ def read_ramp(text: str, path: str) -> float | dict[str, float]:
     return ramp
 
 
-def changed_settings(fields: list[Field], values: list[Any]) -> dict[str, Any]:
-    """Overrides for the fields whose control shows something else than at first.
+def changed_settings(fields: Iterable[Field], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides for what was written in the form and is not what it showed at first.
+
+    Args:
+        fields: of the form.
+        written: text, a number or a switch by the setting's path.
 
     Raises:
-        ConfigError: a value cannot be read; the message has the setting's path.
+        ConfigError: there is no such setting, or a value cannot be read; the message has the setting's path.
     """
-    if len(fields) != len(values):
-        raise ConfigError("the form has changed meanwhile; look at it and try again")
+    known = {field.path: field for field in fields}
     changed: dict[str, Any] = {}
-    for field, value in zip(fields, values, strict=True):
-        if value != field.value and not _same_number(value, field.value):
-            changed[field.path] = _read(field, value)
+    for path, value in written.items():
+        if path not in known:
+            raise ConfigError(
+                f"{path} is not a setting of what is chosen; it has {', '.join(sorted(known))}"
+            )
+        read = _read(known[path], value)
+        if read != _read(known[path], known[path].value):
+            changed[path] = read
     return changed
 
 
-def _same_number(value: Any, other: Any) -> bool:
-    numbers = isinstance(value, int | float) and isinstance(other, int | float)
-    return numbers and float(value) == float(other)
-
-
 def _read(field: Field, value: Any) -> Any:
-    if value is None:
+    if field.kind == "switch":
+        if not isinstance(value, bool):
+            raise ConfigError(f"{field.path} is {value!r}; it is a switch: true or false")
+        return value
+    text = str(value).strip()
+    if field.kind == "text":
+        return text
+    if value is None or not text:
         raise ConfigError(f"{field.path} is empty; give a value, e.g. {field.value}")
     if field.kind == "ramp":
-        return read_ramp(str(value), field.path)
+        return read_ramp(text, field.path)
     if field.kind == "list":
-        return _read_list(str(value), field.path)
-    if field.kind == "whole":
-        if float(value) != int(value):
-            raise ConfigError(f"{field.path} is {value}; it must be a whole number")
-        return int(value)
-    return value
+        return _read_list(text, field.path)
+    if field.kind in ("whole", "number"):
+        return _read_number(field, text)
+    return text
+
+
+def _read_number(field: Field, text: str) -> int | float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ConfigError(f"{field.path} is '{text}'; it must be a number") from None
+    if field.kind == "number":
+        return number
+    if not number.is_integer():
+        raise ConfigError(f"{field.path} is {text}; it must be a whole number")
+    return int(number)
 
 
 def _read_list(text: str, path: str) -> list[Any]:

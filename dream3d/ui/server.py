@@ -62,7 +62,7 @@ def build_app(store: JobStore, access: Access) -> Guard:
 
     app.include_router(build_api(jobs))
     app.include_router(build_static())
-    page = build_page(jobs)
+    page = build_page()
     page.queue(max_size=64, api_open=False)
     app = gr.mount_gradio_app(
         app,

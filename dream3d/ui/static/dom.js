@@ -24,6 +24,12 @@ export function fill(place, ...children) {
   if (place.innerHTML !== fresh.innerHTML) place.replaceChildren(...fresh.childNodes);
 }
 
+// Make `wanted` the children of a place, in order, without touching those already where they belong: they keep the focus.
+export function arrange(place, wanted) {
+  for (const child of [...place.children]) if (!wanted.includes(child)) child.remove();
+  wanted.forEach((child, i) => place.children[i] === child || place.insertBefore(child, place.children[i] ?? null));
+}
+
 export function duration(seconds) {
   if (seconds < 10) return `${Math.max(0.1, seconds).toFixed(1)} s`;
   if (seconds < 90) return `${Math.round(seconds)} s`;

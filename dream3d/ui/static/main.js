@@ -5,16 +5,19 @@ import { ApiPage } from "./apipage.js";
 import { Gallery } from "./gallery.js";
 import { Header } from "./header.js";
 import { JobPanel } from "./job.js";
+import { Settings } from "./settings.js";
 import { Words } from "./words.js";
 
 customElements.define("dream-header", Header);
 customElements.define("dream-words", Words);
+customElements.define("dream-settings", Settings);
 customElements.define("dream-job", JobPanel);
 customElements.define("dream-gallery", Gallery);
 customElements.define("dream-api", ApiPage);
 
-// What the form calls when a job was queued; also used by the gallery.
+// What the button calls, and what shows a job.
 window.dream3d = {
+  generate: (prompt) => document.querySelector("dream-settings")?.generate(prompt),
   open(job) {
     const address = new URL(location.href);
     address.searchParams.set("job", job);
@@ -33,27 +36,5 @@ window.addEventListener("popstate", () => {
 // An idle page notices a restarted server, too.
 setInterval(() => document.hidden || get("server").catch(() => {}), 5000);
 
-// A press of Generate while the form is still on its way is kept until there is something that hears it.
-let early = null;
-const ready = () => document.querySelector("[data-ready]") !== null;
-document.addEventListener("click", (event) => {
-  const generate = event.target.closest?.("#dream-generate");
-  if (!generate || ready()) return;
-  event.stopImmediatePropagation();
-  early ??= setInterval(() => {
-    if (!ready()) return;
-    clearInterval(early);
-    early = null;
-    setTimeout(() => generate.click(), 200);
-  }, 200);
-}, true);
-
-// What Gradio leaves without a name for screen readers, or with a wrong one.
-function name() {
-  document.documentElement.lang ||= "en";
-  for (const input of document.querySelectorAll("input[type=number]:not([aria-label])")) {
-    const label = input.closest("label, .block")?.querySelector("[data-testid=block-info]")?.textContent;
-    if (label) input.setAttribute("aria-label", label.trim());
-  }
-}
-new MutationObserver(() => requestAnimationFrame(name)).observe(document.body, { childList: true, subtree: true });
+// What Gradio leaves out and a screen reader wants.
+document.documentElement.lang ||= "en";

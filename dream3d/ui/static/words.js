@@ -29,6 +29,7 @@ export class Words extends HTMLElement {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.check(), WAIT);
     });
+    document.addEventListener("prior", () => this.check());
     // A form filled by the server says so with no event of the keyboard.
     setInterval(() => {
       const text = this.input?.value ?? "";
@@ -101,6 +102,6 @@ export class Words extends HTMLElement {
   }
 
   prior() {
-    return document.querySelector("[data-prior]")?.dataset.prior ?? "embedded";
+    return document.querySelector("dream-settings")?.prior ?? "embedded";
   }
 }

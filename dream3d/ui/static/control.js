@@ -1,0 +1,56 @@
+// One setting: the native control for its kind, its bounds, and its help, which screen readers read with it.
+
+import { h } from "./dom.js";
+
+export class Control {
+  // `changed` is told the new value, or undefined when it is again what it would be without anybody's doing.
+  constructor(field, changed) {
+    this.kind = field.kind;
+    this.choices = field.choices.join("\n");
+    const id = `setting-${field.path.replaceAll(".", "-")}`;
+    this.input = input(field, id);
+    this.help = h("small", { id: `${id}-help` });
+    this.label = h("label", { for: id });
+    this.place = field.kind === "switch"
+      ? h("p", { class: "d-field d-switch" }, this.input, this.label, this.help)
+      : h("p", { class: "d-field" }, this.label, this.input, this.help);
+    this.input.addEventListener("input", () => {
+      const value = this.value;
+      const same = value === this.usual;
+      this.place.classList.toggle("edited", !same);
+      changed(same ? undefined : value);
+    });
+  }
+
+  // Whether this control can also be the one of `field`, so that who types in it is not disturbed.
+  suits(field) {
+    return field.kind === this.kind && field.choices.join("\n") === this.choices;
+  }
+
+  get value() {
+    return this.kind === "switch" ? this.input.checked : this.input.value;
+  }
+
+  // Label, help and bounds; and the value, unless `edit` has been written over it.
+  describe(field, edit) {
+    this.usual = this.kind === "switch" ? field.value : String(field.value);
+    this.label.textContent = field.label;
+    this.help.textContent = field.help;
+    if (this.input.type === "number") {
+      this.input.min = field.low ?? "";
+      this.input.max = field.high ?? "";
+    }
+    this.place.classList.toggle("edited", edit !== undefined);
+    const shown = edit ?? this.usual;
+    if (this.kind === "switch") this.input.checked = shown;
+    else if (this.input.value !== String(shown)) this.input.value = shown;
+  }
+}
+
+function input({ kind, choices }, id) {
+  const common = { class: "d-input", id, "aria-describedby": `${id}-help`, autocomplete: "off" };
+  if (kind === "switch") return h("input", { ...common, class: "", type: "checkbox" });
+  if (kind === "choice") return h("select", common, choices.map((name) => h("option", { value: name }, name)));
+  if (kind === "whole" || kind === "number") return h("input", { ...common, type: "number", step: kind === "whole" ? "1" : "any" });
+  return h("input", { ...common, type: "text", maxlength: "200", spellcheck: "false" });
+}
