@@ -46,6 +46,21 @@ class Reduction:
         return f"stage {self.stage}: {self.setting} from {self.before} to {self.after}"
 
 
+def sparing(config: RunConfig) -> RunConfig:
+    """`config` with its prior asked to keep as little on the GPU as it can: what `--low-vram` means.
+
+    Raises:
+        ConfigError: this prior has nothing to spare.
+    """
+    prior: Any = config.prior
+    if not hasattr(prior, "low_vram"):
+        raise ConfigError(
+            f"prior '{type(prior).registered_name}' has nothing that could be kept off the GPU; leave --low-vram out "
+            "(lower render_size or the scene's size instead), or choose a prior of diffusers"
+        )
+    return replace(config, prior=replace(prior, low_vram=True))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

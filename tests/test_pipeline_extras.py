@@ -171,3 +171,49 @@ def test_generate_with_a_model_directory(saved: Path, tmp_path: Path) -> None:
     assert (about["prior"], about["model"]) == ("diffusers", str(saved))
     named = load_config("gaussian", {"prior": {"name": "stable-diffusion"}}, prompt="a red mug")
     assert about_run(named).known()["license"] == "CreativeML OpenRAIL-M"
+
+
+def test_layers_from_main_memory_change_nothing(saved: Path) -> None:
+    """The hooks of `low_vram`, here with the CPU on both ends: the network's and the text encoders' answers stay."""
+    from dream3d.priors.pipelines import opening
+
+    def spared(how: Opening, device: torch.device) -> Any:
+        return lambda module: opening.from_main_memory(module, device)
+
+    plain = open_prior(saved, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "_place", spared)
+        prior = open_prior(saved, CPU, Opening(low_vram=True))
+        tokens = prior.embed(["a red mug", ""])
+    assert not prior.parts.text.loaded
+    torch.testing.assert_close(tokens, plain.embed(["a red mug", ""]))
+    z, t = torch.randn(2, *plain.latent_shape), torch.tensor([0.3, 0.6])
+    torch.testing.assert_close(
+        prior.predict(z, t, Condition(tokens)).value, plain.predict(z, t, Condition(tokens)).value
+    )
+    assert prior.parts.vae.use_slicing and prior.parts.vae.use_tiling and prior.chunk == 2
+
+
+def test_low_vram_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--low-vram` reaches the prior's settings; a prior with nothing to spare refuses it."""
+    from dream3d import generation
+    from dream3d.cli.main import main
+    from dream3d.config import config_to_yaml
+    from dream3d.errors import Cancelled
+
+    asked = []
+
+    def noted(config: Any, *_: Any, **__: Any) -> None:
+        asked.append(config)
+        raise Cancelled("enough")
+
+    words = ["generate", "a red mug", "--quiet", "--low-vram"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "generate_run", noted)
+        main([*words, "prior=sdxl", "conditioning=text"])
+    assert asked[0].prior.low_vram and "low_vram: true" in config_to_yaml(asked[0])
+    capsys.readouterr()
+    assert main(words) != 0
+    assert "nothing that could be kept off the GPU" in capsys.readouterr().err
+    assert main(["generate", "--low-vram", "--resume", str(tmp_path)]) != 0
+    assert "--low-vram cannot be given" in capsys.readouterr().err

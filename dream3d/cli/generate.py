@@ -46,6 +46,7 @@ def add_options(name: str, parser: Parser) -> Command:
     add("--negative", metavar="TEXT", help="what to avoid")
     add("--config", type=Path, metavar="FILE", help="repeat a run from its config.yaml")
     add("--resume", type=Path, metavar="DIR", help="go on with a stopped run")
+    add("--low-vram", action="store_true", help="spare GPU memory, slower (a diffusers prior only)")
     add("--profile", action="store_true", help="print where the time went")
     add("--quiet", action="store_true", help="no progress")
     return run
@@ -146,6 +147,10 @@ def _generate(
     config = _configuration(arguments)
     from dream3d.generation import generate_run
 
+    if arguments.low_vram:
+        from dream3d.memory import sparing
+
+        config = sparing(config)
     progress = Progress([stage.steps for stage in config.stages])
     told = None if arguments.quiet else progress
     try:
@@ -162,6 +167,8 @@ def _resume(
         for name in ("preset", "seed", "out", "negative", "config")
         if getattr(arguments, name) is not None
     ]
+    if arguments.low_vram:
+        given.append("--low-vram")
     if arguments.words or arguments.literal:
         given.append("a prompt or settings")
     if given:

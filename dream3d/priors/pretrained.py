@@ -25,7 +25,8 @@ class DiffusersConfig(PriorConfig):
         resolution: side in pixels the prior looks at; 0 for what the model was trained at.
         precision: of the weights: float32, bfloat16, float16; auto is float32 on a CPU and the model's own on a GPU.
         guidance_embedding: for models that take their guidance as an input (FLUX.1); use guidance.cfg_scale 1 there.
-        low_vram: codec in slices and tiles, two samples at a time, layers from main memory: slower, and smaller.
+        low_vram: codec in slices and tiles, two samples at a time, layers from main memory: slower, and smaller
+            (`dream3d generate --low-vram`).
         chunk: samples per network call at most; 0 for all at once.
         vae: another codec, an id or a directory: TAESD (madebyollin/taesd) or one that fits float16.
         loras: .safetensors files, merged into the weights.

@@ -1,5 +1,6 @@
 """From a model's directory to a prior: every part read strictly, placed and set to a precision."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,21 +65,24 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
         merge_lora(network, row, file, scale)
     vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
     scheduler = load_part(_required(index, "scheduler", directory), directory / "scheduler", dtype)
+    place = _place(how, device)
+    place(network)
     if how.low_vram:
-        _spare_memory(network, vae, device)
-    else:
-        network.to(device)
+        _slice(vae)
     if vae is not None:
         vae.to(device)
     settings = {name: value for name, value in index.items() if not isinstance(value, list)}
 
     def open_text() -> Any:
-        pipeline = open_text_pipeline(directory, row, device, dtype)
+        pipeline = open_text_pipeline(directory, row, dtype)
         for file, scale in how.loras:
             load_text_lora(pipeline, row, file, scale, network)
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                place(part)
         return pipeline
 
-    text = TextEmbedder(row, open_text, keep=how.keep_text)
+    text = TextEmbedder(row, open_text, device, keep=how.keep_text)
     parts = PipelineParts(row, network, vae, scheduler, text, settings)
     chunk = how.chunk or (2 if how.low_vram else 0)
     return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk)
@@ -126,17 +130,28 @@ def other_codec(path: Path) -> tuple[Path, type]:
     return folder, found
 
 
-def _spare_memory(network: Any, vae: Any, device: torch.device) -> None:
-    """Codec in slices and tiles; on a GPU the network's layers come from main memory one after another."""
+def _slice(vae: Any) -> None:
+    """Let a codec work on one image, and one tile of it, at a time."""
     for name in ("enable_slicing", "enable_tiling"):
-        if vae is not None and hasattr(vae, name):
+        if hasattr(vae, name):
             getattr(vae, name)()
-    if device.type == "cpu":
-        network.to(device)
-        return
-    network.enable_group_offload(
+
+
+def _place(how: Opening, device: torch.device) -> Callable[[torch.nn.Module], object]:
+    """What brings a large module to the device: at once, or layer by layer as it is used."""
+    if not how.low_vram or device.type == "cpu":
+        return lambda module: module.to(device)
+    return lambda module: from_main_memory(module, device)
+
+
+def from_main_memory(module: torch.nn.Module, device: torch.device) -> None:
+    """Keep the weights of `module` in main memory; each layer visits the device while it computes."""
+    from diffusers.hooks import apply_group_offloading
+
+    apply_group_offloading(
+        module,
         onload_device=device,
         offload_device=torch.device("cpu"),
         offload_type="leaf_level",
-        use_stream=True,
+        use_stream=device.type == "cuda",
     )

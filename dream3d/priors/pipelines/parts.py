@@ -174,10 +174,8 @@ def refuse_gaps(report: dict[str, Any], what: str) -> None:
         raise ModelError(f"{what} do not fit it: {'; '.join(problems)}")
 
 
-def open_text_pipeline(
-    directory: Path, row: PipelineRow, device: torch.device, dtype: torch.dtype
-) -> Any:
-    """A pipeline that can only embed prompts: its text encoders and tokenizers, nothing else.
+def open_text_pipeline(directory: Path, row: PipelineRow, dtype: torch.dtype) -> Any:
+    """A pipeline that can only embed prompts: its text encoders and tokenizers, nothing else, on the CPU.
 
     Raises:
         ModelError: as `load_part`.
@@ -192,8 +190,7 @@ def open_text_pipeline(
             continue
         if name.startswith(("text_encoder", "tokenizer")):
             part = part_class(index, name, directory)
-            loaded = None if part is None else load_part(part, directory / name, dtype)
-            given[name] = loaded.to(device) if isinstance(loaded, torch.nn.Module) else loaded
+            given[name] = None if part is None else load_part(part, directory / name, dtype)
         elif name in index and not isinstance(index[name], list):
             given[name] = index[name]
         elif name == "requires_safety_checker":

@@ -23,14 +23,20 @@ class TextEmbedder:
         row: of the pipeline.
         open_pipeline: makes a pipeline of text encoders and tokenizers alone, on the device; called again whenever
             new prompts come.
+        device: where the encoders compute.
         keep: hold on to the encoders between calls.
     """
 
     def __init__(
-        self, row: PipelineRow, open_pipeline: Callable[[], Any], keep: bool = False
+        self,
+        row: PipelineRow,
+        open_pipeline: Callable[[], Any],
+        device: torch.device,
+        keep: bool = False,
     ) -> None:
         self.row = row
         self.open_pipeline = open_pipeline
+        self.device = device
         self.keep = keep
         self.layout: TextLayout | None = None
         self.longest = 0
@@ -69,16 +75,11 @@ class TextEmbedder:
         options = dict(self.row.text_options)
         for name in self.row.call_defaults:
             options[name] = inspect.signature(type(pipeline).__call__).parameters[name].default
-        device = next(
-            part.parameters().__next__().device
-            for name, part in pipeline.components.items()
-            if name.startswith("text_encoder") and part is not None
-        )
-        results = pipeline.encode_prompt(prompt=list(prompts), device=device, **options)
+        results = pipeline.encode_prompt(prompt=list(prompts), device=self.device, **options)
         text = self._named(results, self.row.text_results)
         if self.row.empty_results and "" in prompts:
             options = {**options, "do_classifier_free_guidance": True, "negative_prompt": ""}
-            results = pipeline.encode_prompt(prompt=["a"], device=device, **options)
+            results = pipeline.encode_prompt(prompt=["a"], device=self.device, **options)
             text = _replace_empty(text, self._named(results, self.row.empty_results), prompts)
         if pipeline.config.get("force_zeros_for_empty_prompt"):
             text = _zero_empty(text, prompts)
