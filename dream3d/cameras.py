@@ -47,6 +47,26 @@ class CameraBatch:
             self.distance[index],
         )
 
+    @staticmethod
+    def concatenate(batches: "list[CameraBatch]") -> "CameraBatch":
+        """One batch after the other; all have the first one's image size.
+
+        Raises:
+            ValueError: sizes differ.
+        """
+        first = batches[0]
+        if any((b.height, b.width) != (first.height, first.width) for b in batches):
+            raise ValueError("cameras of different image sizes cannot be one batch")
+        return CameraBatch(
+            torch.cat([b.c2w for b in batches]),
+            torch.cat([b.K for b in batches]),
+            first.height,
+            first.width,
+            torch.cat([b.azimuth_deg for b in batches]),
+            torch.cat([b.elevation_deg for b in batches]),
+            torch.cat([b.distance for b in batches]),
+        )
+
     @property
     def w2c(self) -> Float[Tensor, "B 4 4"]:
         """World-to-camera; the rigid inverse, exact for orthonormal rotations."""

@@ -16,6 +16,10 @@ class PromptError(Dream3DError):
     """The prompt cannot be used, or the chosen prior does not know some of its words."""
 
 
+class PictureError(Dream3DError):
+    """A picture cannot be read, or shows no object that can be told from its background."""
+
+
 class ModelError(Dream3DError):
     """A prior's weights are missing, damaged or of the wrong kind."""
 

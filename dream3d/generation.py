@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from dream3d.run_directory import RunDirectory
 from dream3d.scenes.base import Scene
 from dream3d.train import StepReport
 from systems.base import RunConfig, fingerprint
+from systems.reference import keep, kept, load_reference
 
 LIVE_PREVIEW_SIZE = 96
 
@@ -148,7 +149,7 @@ def generate_run(
     on_event: OnEvent | None = None,
     share: ViewShare = ALONE,
 ) -> GenerationResult:
-    """Run `config` in a new directory. A prompt or a prior that cannot be used is refused before anything is written.
+    """Run `config` in a new directory. A prompt, prior or picture that cannot be used is refused before it is made.
 
     Args:
         config: what to do.
@@ -163,6 +164,7 @@ def generate_run(
         Dream3DError: see `dream3d.errors`.
     """
     phases = Phases()
+    reference = load_reference(config.reference)
     if began is None:
         began = time.perf_counter()
     else:
@@ -173,9 +175,13 @@ def generate_run(
             if prompt or prompt is config.prompt:
                 prior.check_prompt(prompt)
         check_run(config, prior)
+    settings = replace(config.reference, sha256=reference.sha256) if reference else config.reference
+    config = replace(config, reference=settings)
     if share.rank > 0:
         return _follow(config, None, should_stop, prior, share)
-    run = RunDirectory.create(config.prompt, config_to_yaml(config), out)
+    written = replace(config, reference=kept(reference, settings))
+    run = RunDirectory.create(config.prompt, config_to_yaml(written), out)
+    keep(reference, run.path)
     with run.locked():
         return _work(config, run, phases, began, on_step, should_stop, prior, on_event, share)
 

@@ -27,6 +27,7 @@ from dream3d.scenes.base import Scene
 from dream3d.scenes.splats import Splats
 from dream3d.train import StepReport, TrainState, make_optimizer, train_stage
 from systems.base import RunConfig, Stage, fingerprint
+from systems.reference import load_reference
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ def run_system(
         check_share(config, share)
         prompts = Prompts(prior, config.prompt, config.negative_prompt)
         index, scene, state = _start(config, found, prior, device, share)
+        state.reference = load_reference(config.reference)
     spent_before = 0.0 if found is None else found.seconds
     steps_before = [
         sum(stage.steps for stage in config.stages[:i]) for i in range(len(config.stages))
@@ -256,9 +258,7 @@ def run_system(
                     scene = next_scene(following, scene, state.generator, device)
                 optimizer = make_optimizer(scene, following.betas)
                 companion = make_companion(following, prior, config.seed)
-                state = TrainState(
-                    0, optimizer, state.generator, config.seed, companion, share=share
-                )
+                state = replace(state, step=0, optimizer=optimizer, companion=companion, skipped=0)
         except Cancelled:
             save()
             if index + 1 < len(config.stages) or state.step < config.stages[index].steps:

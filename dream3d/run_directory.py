@@ -3,6 +3,7 @@
     outputs/a-red-mug-3f2a9c1e/
         result.json    status, prompt, seed, seconds, peak memory, versions, files
         config.yaml    the resolved configuration; `dream3d generate --config` repeats the run
+        reference.png  the picture it follows, where it was given one
         metrics.jsonl  one line per step
         phases.json    seconds by phase so far, while it runs
         preview.png, turntable.mp4, asset.ply, asset.glb
@@ -27,7 +28,7 @@ from dream3d.files import append_line, make_directory, write_json, write_text, w
 
 FORMAT_VERSION = 1
 ASSET_FILES = ("preview.png", "turntable.mp4", "asset.ply", "asset.glb")
-FILES = ("config.yaml", "metrics.jsonl", *ASSET_FILES)
+FILES = ("config.yaml", "reference.png", "metrics.jsonl", *ASSET_FILES)
 
 
 def slug(prompt: str) -> str:

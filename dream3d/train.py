@@ -7,17 +7,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.cameras import CameraBatch
 from dream3d.companion import CompanionTrainer
 from dream3d.errors import NumericsError
 from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
+from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import Scene
 from dream3d.surface_noise import Seen
 from guidance.base import Sides, Views, gradient_as_loss
 from guidance.clips import clip_entries, clip_norm, clip_pixels
 from systems.base import Stage
+from systems.reference import Reference
 
 PATIENCE = 10
 """Steps in a row whose gradient is not finite before the run is given up."""
@@ -35,6 +38,7 @@ class TrainState:
         companion: trains beside the scene, where the guidance asks for one.
         skipped: steps in a row that were skipped because a gradient was not finite.
         share: which of a step's views this process renders.
+        reference: the picture the object must look like, where there is one.
     """
 
     step: int
@@ -44,6 +48,7 @@ class TrainState:
     companion: CompanionTrainer | None = None
     skipped: int = 0
     share: ViewShare = ALONE
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,14 @@ def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam
     """Adam with one named group per parameter; learning rates come from the scene at each step."""
     groups = [{"params": [p], "name": name} for name, p in scene.parameters().items()]
     return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-15)
+
+
+def with_reference(cameras: CameraBatch, state: TrainState) -> CameraBatch:
+    """The cameras of a step, and behind them that of the picture where this step looks at it."""
+    reference = state.reference
+    if reference is None or state.step % reference.settings.every:
+        return cameras
+    return CameraBatch.concatenate([cameras, reference.settings.camera(cameras.height)])
 
 
 def probe(
@@ -187,20 +200,26 @@ def train_stage(
             # Every process draws for all views, so that all draw the same.
             cameras = stage.cameras(stage.views, size, progress, state.generator)[mine]
             background = stage.background(stage.views, size, progress, state.generator)[mine]
-            output = scene.render(cameras.to(device))
-            images = output.over(background.to(device))
+            looked_at = with_reference(cameras, state)
+            output = scene.render(looked_at.to(device))
+            rgb, alpha, depth = (
+                x[: len(cameras)] for x in (output.rgb, output.alpha, output.depth)
+            )
+            images = RenderOutput(rgb, alpha, depth).over(background.to(device))
         with phases("prior"):
             z = prior.encode(images)
             if stage.pixel_clip > 0.0:
                 bound = stage.pixel_clip / z[0].numel()
                 images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
-            seen = Seen(output.depth.detach(), output.alpha.detach(), cameras)
+            seen = Seen(depth.detach(), alpha.detach(), cameras)
             views = probe(stage, prompts, z, seen, state)
             guided = stage.guidance(prior, views)
             grad = clip_entries(guided.grad, stage.entry_clip(progress))
             grad = clip_norm(grad, stage.norm_clip(progress), views.condition.views_per_object)
         with phases("backward"):
             terms = scene.regularisation(output, progress)
+            if state.reference is not None and len(looked_at) > len(cameras):
+                terms |= state.reference.losses(output.rgb[-1:], output.alpha[-1:], progress)
             # Per latent entry, so that a regulariser's weight means the same at every resolution.
             loss = gradient_as_loss(z, grad) / z[0].numel() + sum(terms.values())
             state.optimizer.zero_grad(set_to_none=True)

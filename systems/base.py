@@ -18,6 +18,7 @@ from dream3d.schedules import Ramp, constant
 from dream3d.time_samplers import TimeSampler, UniformTime
 from guidance.base import Guidance
 from guidance.guiders import Guider
+from systems.reference import ReferenceSettings
 
 FORMAT_VERSION = 1
 
@@ -126,6 +127,7 @@ class RunConfig:
         negative_prompt: what to avoid; replaces the empty prompt in classifier-free guidance.
         seed: of all randomness, in [0, 2^63).
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
+        reference: a picture the object must look like from one side, in every stage.
     """
 
     prompt: str
@@ -134,6 +136,7 @@ class RunConfig:
     negative_prompt: str = ""
     seed: int = 0
     device: str = "auto"
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -149,8 +152,8 @@ class RunConfig:
             raise ConfigError(f"seed is {self.seed}; choose an integer in [0, 2^63)")
 
 
-# What may change between a run and its resumption without changing the result.
-_BYSTANDERS = frozenset({"preview_every", "checkpoint_every", "device"})
+# What may change between a run and its resumption without changing the result. A picture is known by its hash.
+_BYSTANDERS = frozenset({"preview_every", "checkpoint_every", "device", "image"})
 
 
 def _described(value: Any) -> Any:

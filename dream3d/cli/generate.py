@@ -28,6 +28,9 @@ The prompt is taken as it is, whatever characters it holds. One that begins with
 Settings are changed by key=value after the prompt (`dream3d config default` shows them all):
   dream3d generate "a red mug" steps=200 guidance.cfg_scale=10 stages.0.views=8
 
+With a picture (transparent, or on a plain background) the object looks like it from the side it was taken from:
+  dream3d generate "a red mug" --image mug.png reference.azimuth_deg=30
+
 Ctrl-C stops with what there is; `dream3d generate --resume DIR` goes on.
 """
 
@@ -44,6 +47,7 @@ def add_options(name: str, parser: Parser) -> Command:
     add("--seed", help="of all randomness, an integer in [0, 2^63) (default: 0)")
     add("--out", type=Path, metavar="DIR", help="run directory, new or empty (default: in outputs)")
     add("--negative", metavar="TEXT", help="what to avoid")
+    add("--image", type=Path, metavar="FILE", help="a picture to follow from one side")
     add("--config", type=Path, metavar="FILE", help="repeat a run from its config.yaml")
     add("--resume", type=Path, metavar="DIR", help="go on with a stopped run")
     add("--low-vram", action="store_true", help="spare GPU memory, slower (a diffusers prior only)")
@@ -126,6 +130,15 @@ def _seed(text: str | None) -> int | None:
 
 
 def _configuration(arguments: argparse.Namespace) -> "RunConfig":
+    from dataclasses import replace
+
+    from systems.reference import with_picture
+
+    config = _settings(arguments)
+    return replace(config, reference=with_picture(config.reference, arguments.image))
+
+
+def _settings(arguments: argparse.Namespace) -> "RunConfig":
     from dream3d.config import load_config, load_config_file
 
     prompt, overrides = _prompt_and_overrides(arguments)
@@ -164,7 +177,7 @@ def _resume(
 ) -> "GenerationResult":
     given = [
         f"--{name}"
-        for name in ("preset", "seed", "out", "negative", "config")
+        for name in ("preset", "seed", "out", "negative", "config", "image")
         if getattr(arguments, name) is not None
     ]
     if arguments.low_vram:

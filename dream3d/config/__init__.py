@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dream3d.config.build import build_component, build_stage
+from dream3d.config.build import build_component, build_stage, fill
 from dream3d.config.layers import (
     Document,
     apply_overrides,
@@ -24,6 +24,7 @@ from dream3d.config.plain_yaml import read_mapping, read_mapping_file, to_text
 from dream3d.errors import ConfigError, PromptError
 from dream3d.schedules import Ramp, constant
 from systems.base import FORMAT_VERSION, RunConfig
+from systems.reference import ReferenceSettings
 
 __all__ = [
     "config_to_yaml",
@@ -82,6 +83,12 @@ def load_config_file(
         PromptError: there is no prompt, or it is not text.
     """
     document = extended(read_mapping_file(Path(path)))
+    reference = document.get("reference")
+    if isinstance(reference, dict) and isinstance(reference.get("image"), str):
+        # A run keeps its picture beside its configuration, wherever that is moved.
+        image = reference["image"]
+        beside = str(Path(path).parent / image) if image else ""
+        document["reference"] = {**reference, "image": beside}
     return _resolve(document, overrides, prompt, negative_prompt, seed, str(path))
 
 
@@ -123,6 +130,11 @@ def _resolve(
     device = document.get("device", "auto")
     if not isinstance(device, str):
         raise ConfigError(f"device is {device!r}; choose auto, cpu, cuda or cuda:1")
+    reference = document.get("reference") or {}
+    if isinstance(reference, str):
+        reference = {"image": reference}
+    if not isinstance(reference, dict):
+        raise ConfigError(f"reference is {reference!r}; write {{image: FILE, ...}}")
     return RunConfig(
         prompt=_text("prompt", prompt),
         prior=build_component("prior", document.get("prior", {}), "prior"),
@@ -132,6 +144,7 @@ def _resolve(
         negative_prompt=_text("negative_prompt", negative_prompt),
         seed=chosen_seed,
         device=device,
+        reference=fill(ReferenceSettings, reference, "reference", "the reference"),
     )
 
 
@@ -159,5 +172,14 @@ def _as_data(value: Any) -> Any:
 def config_to_yaml(config: RunConfig) -> str:
     """The configuration as YAML, every setting written out; `load_config_text` gives back an equal one."""
     data = _as_data(config)
-    order = ("prompt", "negative_prompt", "seed", "device", "prior", "stages", "format_version")
+    order = (
+        "prompt",
+        "negative_prompt",
+        "seed",
+        "device",
+        "prior",
+        "reference",
+        "stages",
+        "format_version",
+    )
     return _HEADER + to_text({key: data[key] for key in order})

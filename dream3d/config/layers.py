@@ -22,7 +22,7 @@ from dream3d.config.plain_yaml import parse_value, read_mapping_file
 from dream3d.errors import ConfigError
 from dream3d.registry import suggestion
 
-RUN_KEYS = ("prior", "seed", "device")
+RUN_KEYS = ("prior", "seed", "device", "reference")
 TEXT_KEYS = {
     "prompt": 'it is the argument of the command: dream3d generate "a red mug"',
     "negative_prompt": "it has an option of its own: --negative",
@@ -110,6 +110,8 @@ def normalised_components(document: Document) -> Document:
         key: {"name": value} if key in COMPONENTS and isinstance(value, str) else value
         for key, value in document.items()
     }
+    if isinstance(written.get("reference"), str):
+        written["reference"] = {"image": written["reference"]}
     stages = written.get("stages")
     if isinstance(stages, list):
         written["stages"] = [
@@ -215,6 +217,8 @@ def _set(container: dict[str, Any], parts: list[str], value: Any, key: str) -> N
         inner = {"initial": inner, "final": inner}
     if inner is None:
         inner = {}
+    if head == "reference" and isinstance(inner, str):
+        inner = {"image": inner}
     if head == "guider" and isinstance(inner, str):
         inner = {"name": inner}
     if not isinstance(inner, dict):

@@ -10,11 +10,22 @@ from dream3d.config import load_config_file
 from dream3d.errors import CheckpointError, ConfigError
 from dream3d.evaluation.ceiling import ceiling
 from dream3d.evaluation.classifier import Evaluator, load_evaluator
-from dream3d.evaluation.measure import choose_truth, measure, read_objects, show
+from dream3d.evaluation.geometry import silhouette_iou
+from dream3d.evaluation.images import psnr
+from dream3d.evaluation.measure import (
+    GRAY,
+    RING_SIZE,
+    choose_truth,
+    measure,
+    read_objects,
+    rendered,
+    show,
+)
 from dream3d.scenes.base import Scene
 from dream3d.world.freeze import FROZEN_HASH
 from dream3d.world.grammar import Caption, parse
 from systems.base import RunConfig, fingerprint
+from systems.reference import ReferenceSettings, load_reference
 
 FORMAT_VERSION = 1
 
@@ -33,7 +44,7 @@ def evaluate_run(
     Returns:
         JSON-serialisable: the numbers of `measure`, `ceiling` with the same keys (None without it), `reads` (what each
         of 16 views shows), `truth` (which member of the prompt's family it was compared with), `prompt`, `seed`,
-        `world_hash`, `format_version`.
+        `world_hash`, `format_version`; with a picture also the numbers of `against_picture`.
 
     Raises:
         ConfigError, CheckpointError: not a run directory, or it has no usable checkpoint.
@@ -56,6 +67,27 @@ def evaluate_run(
         "prompt": config.prompt,
         "seed": config.seed,
         **result,
+        **against_picture(scene, config.reference),
+    }
+
+
+def against_picture(scene: Scene, settings: ReferenceSettings) -> dict[str, float]:
+    """How a scene compares with the run's picture, through the camera it was taken with; nothing without a picture.
+
+    `reference_psnr` over mid grey, `reference_iou` of what is covered, and `reference_color`: the distance in RGB of
+    the two mean colours of the object, in [0, sqrt 3].
+    """
+    reference = load_reference(settings)
+    if reference is None:
+        return {}
+    own = rendered(scene, settings.camera(RING_SIZE))
+    picture = reference.picture(RING_SIZE, torch.device("cpu"))
+    gray = torch.full((1, 1, 3), GRAY)
+    means = [o.rgb.sum((0, 1, 2)) / o.alpha.sum().clamp_min(1e-6) for o in (own, picture)]
+    return {
+        "reference_psnr": psnr(own.over(gray), picture.over(gray)),
+        "reference_iou": silhouette_iou(own.alpha, picture.alpha),
+        "reference_color": (means[0] - means[1]).norm().item(),
     }
 
 

@@ -23,6 +23,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,7 @@ class JobStore:
         temporary = self.root / f".new-{secrets.token_hex(8)}"
         make_directory(temporary)
         try:
-            write_text(temporary / "config.yaml", config_text)
+            write_text(temporary / "config.yaml", with_own_picture(config_text, temporary))
             manifest.write(temporary / "job.json")
             write_status(temporary / "status.json", "queued")
             append_event(temporary / "events.jsonl", "queued")
@@ -362,6 +363,23 @@ class JobStore:
                 raise TimeoutError(f"job {job} is still {found.state} after {seconds} s")
             self.tend()
             time.sleep(0.1)
+
+
+def with_own_picture(config_text: str, directory: Path) -> str:
+    """The configuration of a job that has its picture, if any, in its own `directory`, where it is copied to.
+
+    Raises:
+        PictureError: it cannot be used.
+    """
+    from dream3d.config import config_to_yaml, load_config_text
+    from systems.reference import keep, kept, load_reference
+
+    config = load_config_text(config_text)
+    reference = load_reference(config.reference)
+    if reference is None:
+        return config_text
+    keep(reference, directory)
+    return config_to_yaml(replace(config, reference=kept(reference, config.reference)))
 
 
 def _steps(config_text: str) -> int:

@@ -53,15 +53,7 @@ class Condition:
             parts = [c.cameras for c in conditions if c.cameras is not None]
             if len(parts) != len(conditions):
                 raise ValueError("cannot concatenate conditions with and without cameras")
-            cameras = CameraBatch(
-                c2w=torch.cat([p.c2w for p in parts]),
-                K=torch.cat([p.K for p in parts]),
-                height=parts[0].height,
-                width=parts[0].width,
-                azimuth_deg=torch.cat([p.azimuth_deg for p in parts]),
-                elevation_deg=torch.cat([p.elevation_deg for p in parts]),
-                distance=torch.cat([p.distance for p in parts]),
-            )
+            cameras = CameraBatch.concatenate(parts)
         tokens = torch.cat([c.tokens for c in conditions])
         return Condition(tokens, cameras, first.views_per_object)
 
