@@ -170,7 +170,7 @@ def stable_diffusion(prediction: str = "epsilon") -> dict[str, Any]:
     }
 
 
-def sdxl() -> dict[str, Any]:
+def sdxl(first: int = HIDDEN) -> dict[str, Any]:
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
     )
@@ -180,10 +180,10 @@ def sdxl() -> dict[str, Any]:
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=HIDDEN + 48,
-            cross_attention_dim=2 * HIDDEN,
+            cross_attention_dim=first + HIDDEN,
         ),
         "scheduler": scheduler,
-        "text_encoder": clip(transformers.CLIPTextModel),
+        "text_encoder": clip(transformers.CLIPTextModel, first),
         "text_encoder_2": clip(transformers.CLIPTextModelWithProjection),
         "tokenizer": clip_tokenizer(),
         "tokenizer_2": clip_tokenizer(),

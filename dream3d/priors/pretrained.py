@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from dream3d.errors import ConfigError
+from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import PRIORS, Prior, PriorConfig
 from dream3d.priors.model_list import alternatives, find_model
 
@@ -20,7 +20,9 @@ class DiffusersConfig(PriorConfig):
 
     Attributes:
         model: a directory, an id such as stable-diffusion-v1-5/stable-diffusion-v1-5, or a role that
-            `dream3d models list` names.
+            `dream3d models list` names; or one .safetensors file of Stable Diffusion 1.x, 2.x or XL.
+        config: for one file: a directory or id whose configuration and tokenizers fit it; empty for the published
+            model of its kind, of which a few small files are then fetched.
         revision: branch, tag or commit of an id; empty for the main branch.
         resolution: side in pixels the prior looks at; 0 for what the model was trained at.
         precision: of the weights: float32, bfloat16, float16; auto is float32 on a CPU and the model's own on a GPU.
@@ -34,6 +36,7 @@ class DiffusersConfig(PriorConfig):
     """
 
     model: str = ""
+    config: str = ""
     revision: str = ""
     resolution: int = 0
     precision: Precision = "auto"
@@ -73,10 +76,7 @@ class DiffusersConfig(PriorConfig):
             raise ConfigError(
                 "prior.model is missing; give a directory, an id, or a role (`dream3d models list`)"
             )
-        entry = None if Path(self.model).is_dir() else find_model(self.model)
-        named = entry is not None and self.model in entry.roles
-        source = entry.id if entry is not None and named else self.model
-        directory = model_directory(source, self.revision, None, alternatives(source))
+        source, directory, checkpoint = self._source()
         vae = model_directory(self.vae, whole=True) if self.vae else None
         scales = self.lora_scales or [1.0] * len(self.loras)
         how = Opening(
@@ -85,6 +85,7 @@ class DiffusersConfig(PriorConfig):
             guidance_embedding=self.guidance_embedding,
             chunk=self.chunk,
             low_vram=self.low_vram,
+            checkpoint=checkpoint,
             vae=vae,
             loras=tuple(
                 (Path(file).expanduser(), scale)
@@ -92,15 +93,48 @@ class DiffusersConfig(PriorConfig):
             ),
         )
         prior = open_prior(directory, device, how)
-        licence = entry.licence if entry is not None else "see the model's card"
         prior.origin = {
             "model": source,
-            "revision": self.revision or _commit(directory),
-            "licence": licence,
+            "revision": "" if checkpoint else self.revision or _commit(directory),
+            "licence": self.license or "see the model's card",
             **({"vae": self.vae} if self.vae else {}),
             **({"loras": ", ".join(Path(file).name for file in self.loras)} if self.loras else {}),
         }
         return prior
+
+    def _source(self) -> tuple[str, Path, Path | None]:
+        """The model's name for the record, its directory, and its one file where it is that."""
+        from dream3d.priors.pipelines.hub import is_directory, model_directory
+        from dream3d.priors.pipelines.single_file import (
+            check_configuration,
+            checkpoint_family,
+            is_single_file,
+        )
+
+        # `or`: a directory may be called anything.
+        if not is_single_file(self.model) or Path(self.model).is_dir():
+            if self.config:
+                raise ConfigError(
+                    f"prior.config is '{self.config}', but prior.model is no single file; leave prior.config empty"
+                )
+            entry = find_model(self.model)
+            named = entry is not None and self.model in entry.roles and not is_directory(self.model)
+            source = entry.id if entry is not None and named else self.model
+            directory = model_directory(source, self.revision, None, alternatives(source))
+            return source, directory, None
+        file = Path(self.model).expanduser()
+        family = checkpoint_family(file)
+        entry = find_model(family.role)
+        assert entry is not None, "every family has a role in models.toml"
+        try:
+            directory = model_directory(self.config or entry.id, weights=False)
+        except ModelError as error:
+            raise ModelError(
+                f"{file} is a {family.name} file, and its configuration and tokenizer come from elsewhere: {error} "
+                "Or give prior.config: any diffusers directory of that kind, its weights are not read"
+            ) from error
+        check_configuration(directory, family)
+        return str(file), directory, file
 
 
 def _commit(directory: Path) -> str:

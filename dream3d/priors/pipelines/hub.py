@@ -31,6 +31,7 @@ def model_directory(
     fetch: Fetch | None = None,
     alternatives: tuple[str, ...] = (),
     whole: bool = False,
+    weights: bool = True,
 ) -> Path:
     """Where the files of a model are; downloads them first if `source` is an id that is not here yet.
 
@@ -40,6 +41,7 @@ def model_directory(
         fetch: what downloads; None for the hub's own client.
         alternatives: ids to name when this one cannot be had. They are never taken by themselves.
         whole: also weights at the top, as a part on its own has; of a pipeline only its folders' are fetched.
+        weights: False leaves them out: configurations and tokenizers alone.
 
     Raises:
         ModelError: gated, missing, no network, or a directory that is not there; with the remedy.
@@ -57,13 +59,13 @@ def model_directory(
         from huggingface_hub import snapshot_download
 
         fetch = cast(Fetch, snapshot_download)
-    weights = "*.safetensors" if whole else "*/*.safetensors"
+    files = [*WANTED, "*.safetensors" if whole else "*/*.safetensors"] if weights else [*WANTED]
     try:
         return Path(
             fetch(
                 source,
                 revision=revision or None,
-                allow_patterns=[*WANTED, weights],
+                allow_patterns=files,
                 ignore_patterns=list(UNWANTED),
             )
         )

@@ -12,6 +12,7 @@ from dream3d.priors.latent.components import read_json
 from dream3d.priors.pipelines.lora import load_text_lora, merge_lora
 from dream3d.priors.pipelines.parts import load_part, open_text_pipeline, part_class, pipeline_row
 from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
+from dream3d.priors.pipelines.single_file import file_scheduler, load_single
 from dream3d.priors.pipelines.table import PipelineRow
 from dream3d.priors.pipelines.text import TextEmbedder
 
@@ -30,6 +31,7 @@ class Opening:
         low_vram: keep as little on the GPU as possible, at the price of speed.
         keep_text: hold on to the text encoders.
         loras: files and their strengths, merged into the weights in this order.
+        checkpoint: a single file with the networks' weights; the directory then gives configurations and tokenizers.
         vae: directory of another codec that takes the pipeline's place (one folder, or a model with a `vae` in it).
     """
 
@@ -39,6 +41,7 @@ class Opening:
     chunk: int = 0
     low_vram: bool = False
     keep_text: bool = False
+    checkpoint: Path | None = None
     vae: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
 
@@ -60,11 +63,12 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     row = pipeline_row(directory)
     index = read_json(directory / "model_index.json")
     dtype = weight_dtype(row, how.precision, device)
-    network = load_part(_required(index, row.network, directory), directory / row.network, dtype)
+    load = _loader(how.checkpoint)
+    network = load(_required(index, row.network, directory), directory / row.network, dtype)
     for file, scale in how.loras:
         merge_lora(network, row, file, scale)
     vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
-    scheduler = load_part(_required(index, "scheduler", directory), directory / "scheduler", dtype)
+    scheduler = load(_required(index, "scheduler", directory), directory / "scheduler", dtype)
     place = _place(how, device)
     place(network)
     if how.low_vram:
@@ -74,7 +78,7 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     settings = {name: value for name, value in index.items() if not isinstance(value, list)}
 
     def open_text() -> Any:
-        pipeline = open_text_pipeline(directory, row, dtype)
+        pipeline = open_text_pipeline(directory, row, dtype, load)
         for file, scale in how.loras:
             load_text_lora(pipeline, row, file, scale, network)
         for part in pipeline.components.values():
@@ -88,6 +92,20 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk)
 
 
+def _loader(checkpoint: Path | None) -> Callable[[Any, Path, torch.dtype], Any]:
+    """What reads a part from its folder: with a single file, that file for networks and the folder for the rest."""
+    if checkpoint is None:
+        return load_part
+
+    def load(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+        if issubclass(cls, torch.nn.Module):
+            return load_single(cls, folder, dtype, checkpoint)
+        part = load_part(cls, folder, dtype)
+        return file_scheduler(part, checkpoint) if folder.name == "scheduler" else part
+
+    return load
+
+
 def _required(index: dict[str, Any], name: str, directory: Path) -> type:
     found = part_class(index, name, directory)
     if found is None:
@@ -99,14 +117,16 @@ def _open_vae(
     index: dict[str, Any], directory: Path, row: PipelineRow, dtype: torch.dtype, how: Opening
 ) -> Any:
     """The pipeline's codec, or the one that takes its place."""
+    load = load_part
     if how.vae is None:
         folder, cls = directory / "vae", _required(index, "vae", directory)
+        load = _loader(how.checkpoint)
     else:
         folder, cls = other_codec(how.vae)
     config = read_json(folder / "config.json")
     if dtype == torch.float16 and config.get("force_upcast", False):
         dtype = torch.float32  # overflows in float16 (SDXL's own)
-    return load_part(cls, folder, dtype)
+    return load(cls, folder, dtype)
 
 
 def other_codec(path: Path) -> tuple[Path, type]:

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -174,7 +175,12 @@ def refuse_gaps(report: dict[str, Any], what: str) -> None:
         raise ModelError(f"{what} do not fit it: {'; '.join(problems)}")
 
 
-def open_text_pipeline(directory: Path, row: PipelineRow, dtype: torch.dtype) -> Any:
+def open_text_pipeline(
+    directory: Path,
+    row: PipelineRow,
+    dtype: torch.dtype,
+    load: Callable[[Any, Path, torch.dtype], Any] = load_part,
+) -> Any:
     """A pipeline that can only embed prompts: its text encoders and tokenizers, nothing else, on the CPU.
 
     Raises:
@@ -190,7 +196,7 @@ def open_text_pipeline(directory: Path, row: PipelineRow, dtype: torch.dtype) ->
             continue
         if name.startswith(("text_encoder", "tokenizer")):
             part = part_class(index, name, directory)
-            given[name] = None if part is None else load_part(part, directory / name, dtype)
+            given[name] = None if part is None else load(part, directory / name, dtype)
         elif name in index and not isinstance(index[name], list):
             given[name] = index[name]
         elif name == "requires_safety_checker":
