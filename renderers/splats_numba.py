@@ -43,6 +43,17 @@ def _starts(counts: np.ndarray) -> np.ndarray:
     return starts
 
 
+def _shares(load: np.ndarray, workers: int) -> np.ndarray:
+    """Where each worker's consecutive tiles begin, [workers + 1], so that all have about the same to do.
+
+    Neighbouring tiles share splats, whose gradients lie side by side: a worker keeps to one region.
+    """
+    # A tile costs something even where nothing is in it.
+    running = _starts(load + 4)
+    wanted = running[-1] * np.arange(workers + 1) // workers
+    return np.searchsorted(running, wanted)
+
+
 @dataclass(frozen=True)
 class _Scene:
     """The arguments of the projection kernels: packed cameras and raw splats."""
@@ -71,21 +82,27 @@ class _Lists:
 def _prepare(scene: _Scene, offset: np.ndarray, height: int, width: int, workers: int) -> _Lists:
     """Project all splats into all cameras and deal them to tiles."""
     views, n, settings = len(scene.cameras), len(scene.means), scene.settings
-    screen = np.zeros((views, n, projection.SCREEN), np.float32)
-    box = np.zeros((views, n, 4), np.int32)
+    screen = np.empty((views, n, projection.SCREEN), np.float32)
+    box = np.empty((views, n, 4), np.int32)
     projection.project(
         scene.cameras, scene.means, scene.log_scales, scene.quaternions, scene.logits, offset,
         float(settings.near), bool(settings.antialias), float(settings.depth_at),
         height, width, workers, screen, box,
     )  # fmt: skip
+    order = np.empty((views, n), np.int32)
+    seen = binning.order_by_depth(screen, box, order)
     tiles_x, tiles_y = -(-width // binning.TILE), -(-height // binning.TILE)
-    splat_count = np.zeros((views, n), np.int32)
-    tile_count = np.zeros((views, tiles_x * tiles_y), np.int32)
-    binning.count_pairs(screen, box, tiles_x, splat_count, tile_count)
-    pair_start, tile_start = _starts(splat_count), _starts(tile_count)
+    tiles = tiles_x * tiles_y
+    splat_count = np.zeros(views * n, np.int32)
+    tile_count = np.zeros((workers, views * tiles), np.int32)
+    binning.count_pairs(screen, box, order, seen, tiles_x, tiles, splat_count, tile_count)
+    pair_start, tile_start = _starts(splat_count), _starts(tile_count.sum(axis=0))
+    cursor = tile_start[:-1] + np.cumsum(tile_count, axis=0) - tile_count
     entry_splat = np.empty(pair_start[-1], np.int32)
     entry_pair = np.empty(pair_start[-1], np.int32)
-    binning.fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_pair)
+    binning.fill_pairs(
+        screen, box, order, seen, tiles_x, tiles, pair_start, cursor, entry_splat, entry_pair
+    )
     return _Lists(screen, box, pair_start, tile_start, entry_splat, entry_pair, tiles_x)
 
 
@@ -105,7 +122,7 @@ class _Rasterize(torch.autograd.Function):
             used = np.zeros(len(lists.tile_start) - 1, np.int32)
             raster.rasterize_tiles(
                 lists.screen, lists.box, colors, lists.tile_start, lists.entry_splat, lists.tiles_x,
-                workers, image, alpha, used,
+                _shares(np.diff(lists.tile_start), workers), image, alpha, used,
             )  # fmt: skip
         ctx.kept, ctx.has_offset = (scene, colors, lists, used), offset is not None
         radii = torch.from_numpy(lists.screen[:, :, projection.RADIUS].copy())
@@ -122,14 +139,14 @@ class _Rasterize(torch.autograd.Function):
         columns = projection.SCREEN_GRADIENTS + max(image.shape[3], raster.BLOCK)
         pair_grad = np.zeros((len(lists.entry_pair), columns), np.float32)
         raw = (scene.means, scene.log_scales, scene.quaternions, scene.logits, colors)
-        grads = [np.zeros_like(value) for value in raw]
-        grad_offset = np.zeros(
+        grads = [np.empty_like(value) for value in raw]
+        grad_offset = np.empty(
             (*lists.box.shape[:2], 2) if ctx.has_offset else (0, 0, 2), np.float32
         )
         with kernel_threads() as workers:
             raster.rasterize_tiles_backward(
                 lists.screen, lists.box, colors, lists.tile_start, lists.entry_splat,
-                lists.entry_pair, lists.tiles_x, workers, image, alpha[..., 0], used,
+                lists.entry_pair, lists.tiles_x, _shares(used, workers), image, alpha[..., 0], used,
                 _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
             )  # fmt: skip
             projection.project_backward(

@@ -1,8 +1,10 @@
 """Numba: which tiles each splat touches, as lists sorted front to back.
 
 Splats are sorted by depth once per camera and then dealt to their tiles in that order, so every tile's list is sorted
-without sorting it. A (splat, tile) pair also has a number in splat order, under which the backward pass files its
-gradient: summing a splat's consecutive pairs is then free of races and of any dependence on threads.
+without sorting it. Workers deal consecutive slices of that order, each with cursors of its own that begin where the
+slices before it end: the lists are the same for any number of workers.
+A (splat, tile) pair also has a number in splat order, under which the backward pass files its gradient: summing a
+splat's consecutive pairs is then free of races and of any dependence on threads.
 """
 
 import numpy as np
@@ -37,19 +39,42 @@ def _sort_by_depth(keys, order, spare):
     return order
 
 
-@kernel(fastmath={"contract"})
-def _row_span(s, box, ty):
-    """First and one past the last tile column that the splat's ellipse reaches within tile row `ty`.
+@kernel(parallel=True)
+def order_by_depth(screen, box, order):
+    """Sort every camera's seen splats, nearest first, into `order` [B, N] int32; returns how many each sees [B]."""
+    views, n = box.shape[0], box.shape[1]
+    seen = np.zeros(views, np.int64)
+    for b in prange(views):
+        found, spare = np.empty(n, np.int32), np.empty(n, np.int32)
+        keys = screen[b, :, CENTER_DEPTH].copy().view(np.uint32)
+        count = 0
+        for g in range(n):
+            if box[b, g, 2] < box[b, g, 3]:
+                found[count] = g
+                count += 1
+        order[b, :count] = _sort_by_depth(keys, found[:count], spare[:count])
+        seen[b] = count
+    return seen
 
-    Within a band of rows the ellipse d^T conic d <= reach is widest at its own extreme point, or at the band's edge
-    nearest to it.
-    """
-    along, shear, across = np.float64(s[ALONG]), np.float64(s[SHEAR]), np.float64(s[ACROSS])
+
+@kernel(fastmath={"contract"})
+def _ellipse(s):
+    """A splat's ellipse d^T conic d <= reach, and how far below its centre its rightmost point lies."""
+    shear, across = np.float64(s[SHEAR]), np.float64(s[ACROSS])
     # Slack for rounding: the alpha cut-off itself is applied per pixel.
     reach = 2.0 * np.log(255.0 * np.float64(s[OPACITY])) * 1.002 + 1e-3
-    top, bottom = max(box[2], ty * TILE) + 0.5 - s[CY], min(box[3], ty * TILE + TILE) - 0.5 - s[CY]
     # The rightmost point has u / sqrt(reach) = across / hypot(shear, across); it fixes the height it lies at.
-    right_dy = -shear / across * np.sqrt(reach / (shear * shear + across * across))
+    return reach, -shear / across * np.sqrt(reach / (shear * shear + across * across))
+
+
+@kernel(fastmath={"contract"})
+def _row_span(s, box, reach, right_dy, ty):
+    """First and one past the last tile column that the splat's ellipse reaches within tile row `ty`.
+
+    Within a band of rows the ellipse is widest at its own extreme point, or at the band's edge nearest to it.
+    """
+    along, shear, across = np.float64(s[ALONG]), np.float64(s[SHEAR]), np.float64(s[ACROSS])
+    top, bottom = max(box[2], ty * TILE) + 0.5 - s[CY], min(box[3], ty * TILE + TILE) - 0.5 - s[CY]
     low, high = np.inf, -np.inf
     for k in range(2):
         dy = min(max(right_dy if k == 0 else -right_dy, top), bottom)
@@ -66,51 +91,52 @@ def _row_span(s, box, ty):
 
 
 @kernel(parallel=True)
-def count_pairs(screen, box, tiles_x, splat_count, tile_count):
-    """Fill how many tiles each splat touches [B, N] and how many splats each tile has [B, T] (zero on entry)."""
-    views, n = box.shape[0], box.shape[1]
-    for b in prange(views):
-        for g in range(n):
-            number = 0
-            y0, y1 = box[b, g, 2], box[b, g, 3]
-            if y0 < y1:
-                for ty in range(y0 // TILE, (y1 - 1) // TILE + 1):
-                    x0, x1 = _row_span(screen[b, g], box[b, g], ty)
+def count_pairs(screen, box, order, seen, tiles_x, tiles, splat_count, tile_count):
+    """Count how many tiles each splat touches and how many splats each tile has.
+
+    Shapes:
+        order, seen: [B, N], [B], from `order_by_depth`.
+        splat_count: [B * N], zero on entry.
+        tile_count: [workers, B * tiles], zero on entry: each worker's share of a tile.
+    """
+    views, n, workers = box.shape[0], box.shape[1], tile_count.shape[0]
+    for worker in prange(workers):
+        for b in range(views):
+            for i in range(seen[b] * worker // workers, seen[b] * (worker + 1) // workers):
+                g = order[b, i]
+                s, around, number = screen[b, g], box[b, g], 0
+                reach, right_dy = _ellipse(s)
+                for ty in range(around[2] // TILE, (around[3] - 1) // TILE + 1):
+                    x0, x1 = _row_span(s, around, reach, right_dy, ty)
                     for tx in range(x0, x1):
-                        tile_count[b, ty * tiles_x + tx] += 1
+                        tile_count[worker, b * tiles + ty * tiles_x + tx] += 1
                     number += x1 - x0
-            splat_count[b, g] = number
+                splat_count[b * n + g] = number
 
 
 @kernel(parallel=True)
-def fill_pairs(screen, box, tiles_x, pair_start, tile_start, entry_splat, entry_pair):
+def fill_pairs(
+    screen, box, order, seen, tiles_x, tiles, pair_start, cursor, entry_splat, entry_pair
+):
     """Deal the splats to their tiles, nearest first.
 
     Shapes:
         pair_start: [B * N + 1] first pair of each splat.
-        tile_start: [B * T + 1] first entry of each tile's list.
+        cursor: [workers, B * tiles] where each worker's share of a tile's list begins; advanced.
         entry_splat, entry_pair: [P] outputs, a list entry's splat and pair number.
     """
-    views, n = box.shape[0], box.shape[1]
-    tiles = (len(tile_start) - 1) // views
-    for b in prange(views):
-        cursor = tile_start[b * tiles : (b + 1) * tiles].copy()
-        order, spare = np.empty(n, np.int32), np.empty(n, np.int32)
-        keys = screen[b, :, CENTER_DEPTH].copy().view(np.uint32)
-        seen = 0
-        for g in range(n):
-            if pair_start[b * n + g] < pair_start[b * n + g + 1]:
-                order[seen] = g
-                seen += 1
-        order = _sort_by_depth(keys, order[:seen], spare[:seen])
-        for i in range(seen):
-            g = order[i]
-            pair = pair_start[b * n + g]
-            for ty in range(box[b, g, 2] // TILE, (box[b, g, 3] - 1) // TILE + 1):
-                x0, x1 = _row_span(screen[b, g], box[b, g], ty)
-                for tx in range(x0, x1):
-                    tile = ty * tiles_x + tx
-                    entry_splat[cursor[tile]] = g
-                    entry_pair[cursor[tile]] = pair
-                    cursor[tile] += 1
-                    pair += 1
+    views, n, workers = box.shape[0], box.shape[1], cursor.shape[0]
+    for worker in prange(workers):
+        for b in range(views):
+            for i in range(seen[b] * worker // workers, seen[b] * (worker + 1) // workers):
+                g = order[b, i]
+                s, around, pair = screen[b, g], box[b, g], pair_start[b * n + g]
+                reach, right_dy = _ellipse(s)
+                for ty in range(around[2] // TILE, (around[3] - 1) // TILE + 1):
+                    x0, x1 = _row_span(s, around, reach, right_dy, ty)
+                    for tx in range(x0, x1):
+                        tile = b * tiles + ty * tiles_x + tx
+                        entry_splat[cursor[worker, tile]] = g
+                        entry_pair[cursor[worker, tile]] = pair
+                        cursor[worker, tile] += 1
+                        pair += 1

@@ -22,6 +22,8 @@ needles, free of the cancellation that a dx^2 + 2 b dx dy + c dy^2 suffers in fl
 SCREEN = 9
 CAMERA = 20
 """Numbers per packed camera: rotation (9), translation (3), fx, fy, cx, cy, slope limits x low/high, y low/high."""
+BLOCK = 64
+"""Splats a worker takes at a time: so many that two workers seldom write to one line of the cache."""
 SCREEN_GRADIENTS = 6
 """Leading columns of a pair's gradient: sums over pixels of q, q dx, q dy, q dx^2, q dx dy, q dy^2 (see raster)."""
 
@@ -145,44 +147,47 @@ def project(
         cameras: [B, 20] float64, packed.
         offset: [B, N, 2], or [0, 0, 2] for none.
         near, antialias, depth_at: see `RasterSettings`.
-        workers: number of interleaved slices worked on in parallel.
+        workers: among whom blocks of splats are dealt in turn.
     """
     n = means.shape[0]
     for worker in prange(workers):
-        for g in range(worker, n, workers):
-            opacity = 1.0 / (1.0 + math.exp(-np.float64(logits[g])))
-            qw, qx, qy, qz, _ = _unit(quaternions[g])
-            s = log_scales[g]
-            cov = _covariance(_rotation(qw, qx, qy, qz), _scale(s[0]), _scale(s[1]), _scale(s[2]))
-            for b in range(cameras.shape[0]):
-                cam, out = cameras[b], screen[b, g]
-                box[b, g, :] = 0
-                out[RADIUS] = 0.0
-                x, y, z = _to_camera(cam, means[g])
-                if not (z > near and opacity > ALPHA_CUT):
-                    continue
-                xx, xy, yy = _screen_covariance(_affine(cam, x, y, z), cov)
-                sharp = xx * yy - xy * xy
-                xx, yy = xx + LOW_PASS, yy + LOW_PASS
-                det = xx * yy - xy * xy
-                seen = opacity * math.sqrt(max(sharp / det, 1e-12)) if antialias else opacity
-                if not seen > ALPHA_CUT:
-                    continue
-                cx, cy = cam[12] * x / z + cam[14], cam[13] * y / z + cam[15]
-                if offset.shape[0] > 0:
-                    cx += offset[b, g, 0]
-                    cy += offset[b, g, 1]
-                reach = 2.0 * math.log(seen / ALPHA_CUT)
-                ex, ey = math.sqrt(reach * xx), math.sqrt(reach * yy)
-                x0, x1 = _pixel_range(cx, ex, width)
-                y0, y1 = _pixel_range(cy, ey, height)
-                out[CX], out[CY], out[OPACITY], out[CENTER_DEPTH] = cx, cy, seen, z
-                out[DEPTH] = z - depth_at * _spread(cov, cam) if depth_at != 0.0 else z
-                out[ALONG], out[SHEAR] = math.sqrt(yy / det), -xy / math.sqrt(yy * det)
-                out[ACROSS] = 1.0 / math.sqrt(yy)
-                out[RADIUS] = max(ex, ey)
-                if x0 < x1 and y0 < y1:
-                    box[b, g, 0], box[b, g, 1], box[b, g, 2], box[b, g, 3] = x0, x1, y0, y1
+        for block in range(worker, (n + BLOCK - 1) // BLOCK, workers):
+            for g in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+                opacity = 1.0 / (1.0 + math.exp(-np.float64(logits[g])))
+                qw, qx, qy, qz, _ = _unit(quaternions[g])
+                s = log_scales[g]
+                cov = _covariance(
+                    _rotation(qw, qx, qy, qz), _scale(s[0]), _scale(s[1]), _scale(s[2])
+                )
+                for b in range(cameras.shape[0]):
+                    cam, out = cameras[b], screen[b, g]
+                    box[b, g, :] = 0
+                    out[RADIUS] = 0.0
+                    x, y, z = _to_camera(cam, means[g])
+                    if not (z > near and opacity > ALPHA_CUT):
+                        continue
+                    xx, xy, yy = _screen_covariance(_affine(cam, x, y, z), cov)
+                    sharp = xx * yy - xy * xy
+                    xx, yy = xx + LOW_PASS, yy + LOW_PASS
+                    det = xx * yy - xy * xy
+                    seen = opacity * math.sqrt(max(sharp / det, 1e-12)) if antialias else opacity
+                    if not seen > ALPHA_CUT:
+                        continue
+                    cx, cy = cam[12] * x / z + cam[14], cam[13] * y / z + cam[15]
+                    if offset.shape[0] > 0:
+                        cx += offset[b, g, 0]
+                        cy += offset[b, g, 1]
+                    reach = 2.0 * math.log(seen / ALPHA_CUT)
+                    ex, ey = math.sqrt(reach * xx), math.sqrt(reach * yy)
+                    x0, x1 = _pixel_range(cx, ex, width)
+                    y0, y1 = _pixel_range(cy, ey, height)
+                    out[CX], out[CY], out[OPACITY], out[CENTER_DEPTH] = cx, cy, seen, z
+                    out[DEPTH] = z - depth_at * _spread(cov, cam) if depth_at != 0.0 else z
+                    out[ALONG], out[SHEAR] = math.sqrt(yy / det), -xy / math.sqrt(yy * det)
+                    out[ACROSS] = 1.0 / math.sqrt(yy)
+                    out[RADIUS] = max(ex, ey)
+                    if x0 < x1 and y0 < y1:
+                        box[b, g, 0], box[b, g, 1], box[b, g, 2], box[b, g, 3] = x0, x1, y0, y1
 
 
 @kernel()
@@ -292,45 +297,52 @@ def project_backward(
     Shapes:
         pair_start: [B * N + 1]; splat g of camera b owns pairs pair_start[b N + g] up to the next entry.
         pair_grad: [P, >= 6 + C + 1]; column 6 + C is d/d depth.
-        grad_features: [V, N, C] with V = 1 or B; zero on entry, like every output.
+        grad_features: [V, N, C] with V = 1 or B.
     """
     n, views, columns = means.shape[0], cameras.shape[0], pair_grad.shape[1]
     channels = grad_features.shape[2]
     shared = grad_features.shape[0] == 1
     for worker in prange(workers):
         total, grad_cov, grad_mean = np.empty(columns), np.empty(6), np.empty(3)
-        for g in range(worker, n, workers):
-            grad_cov[:] = 0.0
-            grad_mean[:] = 0.0
-            opacity = 1.0 / (1.0 + math.exp(-np.float64(logits[g])))
-            qw, qx, qy, qz, _ = _unit(quaternions[g])
-            s = log_scales[g]
-            cov = _covariance(_rotation(qw, qx, qy, qz), _scale(s[0]), _scale(s[1]), _scale(s[2]))
-            for b in range(views):
-                first, last = pair_start[b * n + g], pair_start[b * n + g + 1]
-                if first == last:
-                    continue
-                total[:] = 0.0
-                for pair in range(first, last):
-                    for k in range(columns):
-                        total[k] += pair_grad[pair, k]
-                target = 0 if shared else b
-                for c in range(channels):
-                    grad_features[target, g, c] += total[SCREEN_GRADIENTS + c]
-                grad_logits[g] += total[0] * (1.0 - opacity)
-                gx, gy = _screen_backward(
-                    cameras[b],
-                    means[g],
-                    cov,
-                    antialias,
-                    depth_at,
-                    total,
-                    total[SCREEN_GRADIENTS + channels],
-                    grad_cov,
-                    grad_mean,
+        for block in range(worker, (n + BLOCK - 1) // BLOCK, workers):
+            for g in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+                grad_cov[:] = 0.0
+                grad_mean[:] = 0.0
+                grad_logits[g] = 0.0
+                grad_features[:, g] = 0.0
+                opacity = 1.0 / (1.0 + math.exp(-np.float64(logits[g])))
+                qw, qx, qy, qz, _ = _unit(quaternions[g])
+                s = log_scales[g]
+                cov = _covariance(
+                    _rotation(qw, qx, qy, qz), _scale(s[0]), _scale(s[1]), _scale(s[2])
                 )
-                if grad_offset.shape[0] > 0:
-                    grad_offset[b, g, 0], grad_offset[b, g, 1] = gx, gy
-            for i in range(3):
-                grad_means[g, i] = grad_mean[i]
-            _shape_backward(quaternions[g], s, grad_cov, grad_scales[g], grad_quaternions[g])
+                for b in range(views):
+                    first, last = pair_start[b * n + g], pair_start[b * n + g + 1]
+                    if first == last:
+                        if grad_offset.shape[0] > 0:
+                            grad_offset[b, g, :] = 0.0
+                        continue
+                    total[:] = 0.0
+                    for pair in range(first, last):
+                        for k in range(columns):
+                            total[k] += pair_grad[pair, k]
+                    target = 0 if shared else b
+                    for c in range(channels):
+                        grad_features[target, g, c] += total[SCREEN_GRADIENTS + c]
+                    grad_logits[g] += total[0] * (1.0 - opacity)
+                    gx, gy = _screen_backward(
+                        cameras[b],
+                        means[g],
+                        cov,
+                        antialias,
+                        depth_at,
+                        total,
+                        total[SCREEN_GRADIENTS + channels],
+                        grad_cov,
+                        grad_mean,
+                    )
+                    if grad_offset.shape[0] > 0:
+                        grad_offset[b, g, 0], grad_offset[b, g, 1] = gx, gy
+                for i in range(3):
+                    grad_means[g, i] = grad_mean[i]
+                _shape_backward(quaternions[g], s, grad_cov, grad_scales[g], grad_quaternions[g])

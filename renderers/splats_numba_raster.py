@@ -185,20 +185,20 @@ def _load_values(features, g, depth, values):
 
 @kernel(parallel=True)
 def rasterize_tiles(
-    screen, box, features, tile_start, entry_splat, tiles_x, workers, image, alpha_image, used
+    screen, box, features, tile_start, entry_splat, tiles_x, shares, image, alpha_image, used
 ):
     """Composite all tiles of all cameras.
 
     `features` are [V, N, C] with V = 1 or B. Outputs: `image` [B, H, W, C + 1] with z-depth last; `alpha_image`
     [B, H, W], the sum of weights (exact where it is small, unlike one minus the transmittance); `used` [B T], the list
-    entries looked at before a tile was opaque.
+    entries looked at before a tile was opaque. Worker w composites the tiles from `shares[w]` to `shares[w + 1]`.
     """
     views, height, width, channels = image.shape
     tiles = (len(tile_start) - 1) // views
-    for worker in prange(workers):
+    for worker in prange(len(shares) - 1):
         t, values = _new_tile(), np.zeros(max(channels, BLOCK), np.float32)
         more = np.zeros(max(channels - BLOCK, 0) * PIXELS, np.float32)
-        for index in range(worker, views * tiles, workers):
+        for index in range(shares[worker], shares[worker + 1]):
             b, tile = index // tiles, index % tiles
             left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
             source = features[b if features.shape[0] > 1 else 0]
@@ -257,7 +257,7 @@ def _load_gradients(grad_image, grad_alpha, image, alpha_image, b, top, left, t,
 
 @kernel(parallel=True)
 def rasterize_tiles_backward(
-    screen, box, features, tile_start, entry_splat, entry_pair, tiles_x, workers, image, alpha_image, used,
+    screen, box, features, tile_start, entry_splat, entry_pair, tiles_x, shares, image, alpha_image, used,
     grad_image, grad_alpha, pair_grad,
 ):  # fmt: skip
     """Every (splat, tile) pair's gradient: six sums for the screen ellipse, then one per channel (depth last).
@@ -267,11 +267,11 @@ def rasterize_tiles_backward(
     """
     views, channels = image.shape[0], image.shape[3]
     tiles = (len(tile_start) - 1) // views
-    for worker in prange(workers):
+    for worker in prange(len(shares) - 1):
         t, values = _new_tile(), np.zeros(max(channels, BLOCK), np.float32)
         alpha_plane = np.empty(PIXELS, np.float32)
         more = np.zeros(max(channels - BLOCK, 0) * PIXELS, np.float32)
-        for index in range(worker, views * tiles, workers):
+        for index in range(shares[worker], shares[worker + 1]):
             if used[index] == 0:
                 continue
             b, tile = index // tiles, index % tiles
