@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from dream3d.cameras import CameraBatch
 
 
 @dataclass(frozen=True)
@@ -25,3 +28,22 @@ class RenderOutput:
     def over(self, background: Float[Tensor, "*#B #H #W C"]) -> Float[Tensor, "B H W C"]:
         """The image in front of `background` (any shape that broadcasts to [B, H, W, C])."""
         return self.rgb + (1.0 - self.alpha) * background
+
+
+def normals_of_depth(output: RenderOutput, cameras: CameraBatch) -> Float[Tensor, "B H W 3"]:
+    """World normals of the surface the depth describes, by central differences, facing the camera; 0 where empty.
+
+    Good inside the object; at outlines, where depth jumps, a pixel's normal lies between those of both surfaces.
+    """
+    origins, directions = cameras.rays()
+    forward = cameras.c2w[:, None, None, :3, 2]
+    distance = output.depth / (directions * forward).sum(dim=-1, keepdim=True)
+    points = origins + distance * directions
+    across = points.roll(-1, dims=2) - points.roll(1, dims=2)
+    down = points.roll(-1, dims=1) - points.roll(1, dims=1)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
+    solid = output.alpha > 0.5
+    whole = solid & solid.roll(1, 1) & solid.roll(-1, 1) & solid.roll(1, 2) & solid.roll(-1, 2)
+    back = -directions
+    facing = torch.where((normal * back).sum(-1, keepdim=True) < 0.0, -normal, normal)
+    return torch.where(whole, facing, torch.where(solid, back, torch.zeros_like(back)))

@@ -231,7 +231,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, kind: str) -> None
 
 def test_state_of_another_kind_is_refused():
     state = new_scene().state()
-    with pytest.raises(CheckpointError, match="another kind of field"):
+    with pytest.raises(CheckpointError, match="another kind of scene"):
         new_scene(field="planes").load_state(state)
     with pytest.raises(CheckpointError, match=r"encoding\.table has shape"):
         new_scene(features=3).load_state(state)

@@ -53,7 +53,8 @@ def render_views(
         for first in range(0, len(azimuth_deg), BATCH):
             some = azimuth_deg[first : first + BATCH]
             cameras = orbit_cameras(some, VIEW_ELEVATION_DEG, size=size).to(device)
-            images = _shown(scene.render(cameras), cameras, channel).cpu()
+            output = (scene.render_normals if channel == "normal" else scene.render)(cameras)
+            images = _shown(output, cameras, channel).cpu()
             if not torch.isfinite(images).all():
                 raise AssetError(
                     "the scene renders to numbers that are not finite; no picture made"
@@ -71,30 +72,11 @@ def _shown(
     if channel == "depth":
         near = (FARTHEST - output.depth) / (FARTHEST - NEAREST)
         return (near.clamp(0.0, 1.0) * output.alpha).expand(-1, -1, -1, 3)
-    world = output.normal if output.normal is not None else normals_of_depth(output, cameras)
+    assert output.normal is not None  # render_normals has seen to it
     # The camera's axes are right, down, forward; pictures of normals want right, up, backward.
-    seen = torch.einsum("bij,bhwi->bhwj", cameras.c2w[:, :3, :3], world)
+    seen = torch.einsum("bij,bhwi->bhwj", cameras.c2w[:, :3, :3], output.normal)
     seen = seen * seen.new_tensor([1.0, -1.0, -1.0])
     return (0.5 + 0.5 * seen) * output.alpha + 0.5 * (1.0 - output.alpha)
-
-
-def normals_of_depth(output: RenderOutput, cameras: CameraBatch) -> Float[Tensor, "B H W 3"]:
-    """World normals of the surface the depth describes, by central differences, facing the camera; 0 where empty.
-
-    Good inside the object; at outlines, where depth jumps, a pixel's normal lies between those of both surfaces.
-    """
-    origins, directions = cameras.rays()
-    forward = cameras.c2w[:, None, None, :3, 2]
-    distance = output.depth / (directions * forward).sum(dim=-1, keepdim=True)
-    points = origins + distance * directions
-    across = points.roll(-1, dims=2) - points.roll(1, dims=2)
-    down = points.roll(-1, dims=1) - points.roll(1, dims=1)
-    normal = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
-    solid = output.alpha > 0.5
-    whole = solid & solid.roll(1, 1) & solid.roll(-1, 1) & solid.roll(1, 2) & solid.roll(-1, 2)
-    back = -directions
-    facing = torch.where((normal * back).sum(-1, keepdim=True) < 0.0, -normal, normal)
-    return torch.where(whole, facing, torch.where(solid, back, torch.zeros_like(back)))
 
 
 def grid(

@@ -1,6 +1,8 @@
 """What a 3D representation must offer so that any guidance can optimise it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -8,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import AssetError, ConfigError
+from dream3d.errors import AssetError, CheckpointError, ConfigError, NumericsError
 from dream3d.registry import Registry
-from dream3d.rendering import RenderOutput
+from dream3d.rendering import RenderOutput, normals_of_depth
 from dream3d.scenes.conversions.baked_texture import TexturedMesh
 from dream3d.scenes.surface import ColoredMesh
 from renderers.splats_data import SplatData
@@ -36,6 +38,14 @@ class Scene(ABC):
     @abstractmethod
     def render(self, cameras: CameraBatch) -> RenderOutput:
         """Differentiable images of the scene."""
+
+    @torch.no_grad()
+    def render_normals(self, cameras: CameraBatch) -> RenderOutput:
+        """`render` to look at, always with normals: the surface's own where the scene knows it, or its depth's."""
+        output = self.render(cameras)
+        if output.normal is not None:
+            return output
+        return replace(output, normal=normals_of_depth(output, cameras))
 
     @abstractmethod
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
@@ -129,6 +139,58 @@ class SceneConfig(ABC):
         A render of 16 pixels should take some ten milliseconds; a scene whose defaults are larger overrides this.
         """
         return cls()
+
+
+def check_finite(parameters: Mapping[str, Tensor], kind: str, rates: str) -> None:
+    """Refuse to render a scene that has diverged.
+
+    Raises:
+        NumericsError: a parameter holds NaN or infinity; `rates` are the settings to lower.
+    """
+    for name, value in parameters.items():
+        # NaN and infinity survive a sum; an overflowing sum is looked at again.
+        if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+            raise NumericsError(
+                f"the {kind}'s {name} is not finite; lower {rates}, or go back to a checkpoint"
+            )
+
+
+def check_state(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    kind: str,
+    any_count: bool = False,
+    remedy: str = "start a new run",
+) -> None:
+    """Refuse a checkpoint's tensors that are not of this scene.
+
+    Args:
+        state: what the checkpoint holds.
+        expected: the scene's own `state`, or tensors of the same names and shapes.
+        kind: what the scene is, for the message.
+        any_count: the first dimension may differ from the scene's, if it is the same for all (splats come and go).
+        remedy: what to do about it, for the message.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    if set(state) != set(expected):
+        raise CheckpointError(
+            f"the checkpoint's {kind} has {', '.join(sorted(state))}; expected {', '.join(sorted(expected))}. It "
+            f"belongs to another kind of scene or other settings; {remedy}"
+        )
+    if any_count and len(counts := {len(value) for value in state.values()}) != 1:
+        raise CheckpointError(
+            f"the checkpoint's {kind} tensors disagree in number: {sorted(counts)}; use an older checkpoint"
+        )
+    skip = 1 if any_count else 0
+    for name, own in expected.items():
+        if state[name].ndim != own.ndim or state[name].shape[skip:] != own.shape[skip:]:
+            wanted = [*("N" for _ in range(skip)), *own.shape[skip:]]
+            raise CheckpointError(
+                f"the checkpoint's {name} has shape {list(state[name].shape)}, expected "
+                f"[{', '.join(map(str, wanted))}]; {remedy}"
+            )
 
 
 SCENES: Registry[SceneConfig] = Registry("scene", "dream3d.scenes")

@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from dream3d.cameras import CameraBatch
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
 from dream3d.schedules import Ramp, constant
+from renderers.volume_data import check_views
 
 
 class Canvas(Scene):
@@ -34,6 +35,8 @@ class Canvas(Scene):
         return {"pixels": self._lr(progress)}
 
     def render(self, cameras: CameraBatch) -> RenderOutput:
+        check_finite(self.parameters(), "canvas", "scene.lr")
+        check_views(cameras)
         size = (cameras.height, cameras.width)
         image = self._pixels.sigmoid()
         if image.shape[2:] != size:
@@ -59,7 +62,9 @@ class Canvas(Scene):
         return {"pixels": self._pixels.detach().clone()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._pixels = torch.nn.Parameter(state["pixels"].to(self._pixels.device))
+        check_state(state, self.parameters(), "canvas")
+        with torch.no_grad():
+            self._pixels.copy_(state["pixels"])
 
 
 @SCENES.register("canvas")

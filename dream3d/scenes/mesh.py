@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import AssetError, CheckpointError, ConfigError, NumericsError
+from dream3d.errors import AssetError, ConfigError
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
 from dream3d.scenes.conversions.baked_texture import TexturedMesh, dilated, texels
 from dream3d.scenes.conversions.mesh_cleanup import decimated
 from dream3d.scenes.conversions.mesh_tets import fit_colors
@@ -232,21 +232,23 @@ class Mesh(Scene):
         return {name: rates.get(name, 0.25 * c.lr_field(progress)) for name in self.parameters()}
 
     def render(self, cameras: CameraBatch) -> RenderOutput:
+        return self._drawn(cameras, self.config.normals)
+
+    @torch.no_grad()
+    def render_normals(self, cameras: CameraBatch) -> RenderOutput:
+        chosen = self.config.normals
+        return self._drawn(cameras, "smooth" if chosen == "none" else chosen)
+
+    def _drawn(self, cameras: CameraBatch, normals: Normals) -> RenderOutput:
         c = self.config
-        for name, value in self.parameters().items():
-            # NaN and infinity survive a sum.
-            if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
-                raise NumericsError(
-                    f"the mesh's {name} is not finite; lower scene.lr_vertices and scene.lr_field, or go back to a "
-                    "checkpoint"
-                )
+        check_finite(self.parameters(), "mesh", "scene.lr_vertices and scene.lr_field")
 
         def shade(points: SurfacePoints) -> Tensor:
             channels = self.material(points, "auto")
             return shaded(channels, points, c.shading, c.ambient, self._toward, self._light)
 
         return render_mesh(
-            self.data(), cameras, shade, c.normals, backend=c.backend, edges=self.edges
+            self.data(), cameras, shade, normals, backend=c.backend, edges=self.edges
         )
 
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
@@ -328,13 +330,10 @@ class Mesh(Scene):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         own = self.parameters()
-        if set(state) != set(own) or any(state[n].shape != p.shape for n, p in own.items()):
-            shapes = {name: list(value.shape) for name, value in state.items()}
-            raise CheckpointError(
-                f"the checkpoint's mesh has {shapes}; this one has "
-                f"{ {name: list(value.shape) for name, value in own.items()} }. The file scene.mesh names has "
-                "changed since; put it back or start a new run"
-            )
+        remedy = (
+            "if the file scene.mesh names has changed since, put it back; otherwise start a new run"
+        )
+        check_state(state, own, "mesh", remedy=remedy)
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import CheckpointError, ConfigError, NumericsError
+from dream3d.errors import ConfigError
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
 from dream3d.scenes.fields import (
     Blob,
     DensityActivation,
@@ -258,25 +258,27 @@ class Nerf(Scene):
         return {name: grid if name.startswith("encoding.") else net for name in self.parameters()}
 
     def render(self, cameras: CameraBatch) -> RenderOutput:
+        return self._drawn(cameras, self.config.normals)
+
+    @torch.no_grad()
+    def render_normals(self, cameras: CameraBatch) -> RenderOutput:
+        return self._drawn(cameras, "analytic")
+
+    def _drawn(self, cameras: CameraBatch, normals: Normals) -> RenderOutput:
         c = self.config
         generator, light = None, Light()
         if torch.is_grad_enabled():
             generator = torch.Generator().manual_seed(int(self._seed))
             light = self._light()
-        for name, value in self.parameters().items():
-            # NaN and infinity survive a sum. A field that is broken where no ray looks is broken all the same.
-            if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
-                raise NumericsError(
-                    f"the field's {name} is not finite; lower scene.lr_grid and scene.lr_net, or go back to a "
-                    "checkpoint"
-                )
+        # A field that is broken where no ray looks is broken all the same.
+        check_finite(self.parameters(), "field", "scene.lr_grid and scene.lr_net")
         out = render_volume(
             self.field,
             cameras,
             self.occupied,
             c.step,
             generator,
-            c.normals,
+            normals,
             c.backend,
             c.fine,
             light,
@@ -345,20 +347,10 @@ class Nerf(Scene):
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        current = self.state()
-        if set(state) != set(current):
-            raise CheckpointError(
-                f"the checkpoint's field has {', '.join(sorted(state))}; expected {', '.join(sorted(current))}. "
-                "It belongs to another kind of field; start a new run"
-            )
-        for name, old in current.items():
-            if state[name].shape != old.shape:
-                raise CheckpointError(
-                    f"the checkpoint's {name} has shape {list(state[name].shape)}, expected {list(old.shape)}; "
-                    "start a new run"
-                )
+        check_state(state, self.state(), "field")
+        own = self.parameters()
         with torch.no_grad():
-            for name, parameter in self.parameters().items():
+            for name, parameter in own.items():
                 parameter.copy_(state[name])
         self._density = state["occupancy"].to(self._density, copy=True)
         self._seed = state["seed"].clone()

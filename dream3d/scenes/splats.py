@@ -1,7 +1,7 @@
 """3D Gaussian splats as a scene: the representation of choice on a CPU."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import CheckpointError, ConfigError
-from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.errors import ConfigError
+from dream3d.rendering import RenderOutput, normals_of_depth
+from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_state
 from dream3d.scenes.conversions.mesh_splats import mesh_to_splats
 from dream3d.scenes.splats_density import (
     AdaptiveRules,
@@ -251,6 +251,20 @@ class Splats(Scene):
             screen_offset=probe,
         )
 
+    @torch.no_grad()
+    def render_normals(self, cameras: CameraBatch) -> RenderOutput:
+        """Normals of flat splats are their shortest axis; the rounder they are, the more depth has the say."""
+        c, splats = self.config, self.splats.detach()
+        how = {"antialias": c.antialias, "depth_at": c.depth_at}
+        out = render_splats(splats, cameras, c.backend, normals=True, **how)
+        scales = splats.log_scales.exp().sort(dim=1).values
+        flat = 1.0 - (scales[:, :1] / scales[:, 1:2].clamp_min(1e-12)).square()
+        share = render_splats(replace(splats, sh=None, features=flat), cameras, c.backend, **how)
+        flatness = share.rgb / share.alpha.clamp_min(1e-6)
+        assert out.normal is not None
+        mixed = flatness * out.normal + (1.0 - flatness) * normals_of_depth(out, cameras)
+        return replace(out, normal=torch.nn.functional.normalize(mixed, dim=-1))
+
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
         c, p = self.config, self._parameters
         terms: dict[str, Float[Tensor, ""]] = {}
@@ -374,24 +388,8 @@ class Splats(Scene):
         return {name: value.detach().clone() for name, value in values.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        expected = {*self._parameters, *STATISTICS}
-        if set(state) != expected:
-            raise CheckpointError(
-                f"the checkpoint's splats have {', '.join(sorted(state))}; expected {', '.join(sorted(expected))}. "
-                "It belongs to another scene or spherical-harmonic degree; start a new run"
-            )
-        counts = {len(value) for value in state.values()}
-        if len(counts) != 1:
-            raise CheckpointError(
-                f"the checkpoint's splat tensors disagree in number: {sorted(counts)}; use an older checkpoint"
-            )
+        check_state(state, {**self._parameters, **self._statistics}, "splats", any_count=True)
         like = self._parameters["means"]
-        for name, old in self._parameters.items():
-            if state[name].shape[1:] != old.shape[1:]:
-                raise CheckpointError(
-                    f"the checkpoint's {name} have shape {list(state[name].shape)}, expected [N, "
-                    f"{', '.join(map(str, old.shape[1:]))}]; start a new run"
-                )
         self._parameters = {
             name: torch.nn.Parameter(state[name].to(like, copy=True)) for name in self._parameters
         }

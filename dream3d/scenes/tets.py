@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import AssetError, CheckpointError, ConfigError, NumericsError
+from dream3d.errors import AssetError, ConfigError
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig
+from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
 from dream3d.scenes.conversions.mesh_cleanup import decimated
 from dream3d.scenes.conversions.mesh_tets import fit_colors, mesh_to_grid
 from dream3d.scenes.surface import ColoredMesh
@@ -186,12 +186,7 @@ class Tets(Scene):
         Raises:
             NumericsError: a parameter is not finite.
         """
-        for name, value in self.parameters().items():
-            if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
-                raise NumericsError(
-                    f"the grid's {name} is not finite; lower scene.lr_sdf and scene.lr_grid, or go back to a "
-                    "checkpoint"
-                )
+        check_finite(self.parameters(), "grid", "scene.lr_sdf and scene.lr_grid")
         sdf = self.sdf
         moved = self._corners + (REACH * self.cell) * self.offset.tanh()
         vertices, faces = marching_tets(sdf, moved)
@@ -215,6 +210,14 @@ class Tets(Scene):
         return {name: rate(name) for name in self.parameters()}
 
     def render(self, cameras: CameraBatch) -> RenderOutput:
+        return self._drawn(cameras, self.config.normals)
+
+    @torch.no_grad()
+    def render_normals(self, cameras: CameraBatch) -> RenderOutput:
+        chosen = self.config.normals
+        return self._drawn(cameras, "smooth" if chosen == "none" else chosen)
+
+    def _drawn(self, cameras: CameraBatch, normals: Normals) -> RenderOutput:
         c = self.config
         vertices, faces, sdf = self.surface()
         if len(faces) == 0:
@@ -225,7 +228,7 @@ class Tets(Scene):
             MeshData(vertices, faces),
             cameras,
             shade=lambda points: self.texture(points.position, c.backend),
-            normals=c.normals,
+            normals=normals,
             backend=c.backend,
             edges=edges,
         )
@@ -296,17 +299,7 @@ class Tets(Scene):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         own = self.parameters()
-        if set(state) != set(own):
-            raise CheckpointError(
-                f"the checkpoint's grid has {', '.join(sorted(state))}; expected {', '.join(sorted(own))}. "
-                "It belongs to another kind of scene; start a new run"
-            )
-        for name, parameter in own.items():
-            if state[name].shape != parameter.shape:
-                raise CheckpointError(
-                    f"the checkpoint's {name} has shape {list(state[name].shape)}, expected "
-                    f"{list(parameter.shape)}; start a new run"
-                )
+        check_state(state, own, "grid")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
