@@ -25,6 +25,11 @@ def check_run(config: RunConfig, prior: Prior) -> None:
                 f"{where}.views is {stage.views}, but prior '{kind}' denoises {joint} views of an object together; "
                 f"choose views={joint}, or conditioning=camera"
             )
+        if prior.only_jointly and stage.conditioning != "multiview":
+            raise ConfigError(
+                f"{where}.conditioning is '{stage.conditioning}', but prior '{kind}' only denoises {joint} views of an "
+                f"object together; choose conditioning=multiview and views={joint}"
+            )
         if stage.guidance.companion_settings() is not None and not prior.has_companion:
             guidance = type(stage.guidance).registered_name  # type: ignore[attr-defined]
             raise ConfigError(

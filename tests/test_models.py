@@ -20,7 +20,7 @@ from dream3d.priors.model_list import check_model, find_model, roles
 from dream3d.priors.pipelines.hub import model_directory
 from dream3d.priors.pipelines.opening import Opening, open_prior
 from dream3d.priors.pipelines.parts import pipeline_row
-from dream3d.priors.pipelines.table import ROWS
+from dream3d.priors.pipelines.table import READ_ELSEWHERE, ROWS
 from dream3d.priors.pretrained import DiffusersConfig
 
 CPU = torch.device("cpu")
@@ -48,9 +48,9 @@ def raising(error: Exception) -> Any:
 
 def test_every_listed_model_has_a_row_and_every_row_a_tiny_twin() -> None:
     for entry in model_list.model_list():
-        assert entry.pipeline in ROWS, entry.id
+        assert entry.pipeline in (*ROWS, *READ_ELSEWHERE), entry.id
         assert entry.memory > 0.0 and entry.licence
-    assert {entry.pipeline for entry in model_list.model_list()} == set(ROWS)
+    assert {entry.pipeline for entry in model_list.model_list()} == {*ROWS, *READ_ELSEWHERE}
     assert set(BUILDERS) == set(ROWS)
     assert all(names for names in roles().values())
 

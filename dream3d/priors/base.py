@@ -70,6 +70,8 @@ class Prior(ABC):
     """Whether a Condition may carry cameras (and, with them, several views per object)."""
     joint_views: int | None = None
     """How many views of one object it denoises jointly, where it was made for one number only."""
+    only_jointly: bool = False
+    """Whether it can be asked in no other way than about `joint_views` views of an object together."""
     embeds_ahead: bool = False
     """Whether embedding is so costly to begin with that all a run may need should be asked for at once."""
     device: torch.device = torch.device("cpu")

@@ -64,11 +64,11 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     index = read_json(directory / "model_index.json")
     dtype = weight_dtype(row, how.precision, device)
     load = _loader(how.checkpoint)
-    network = load(_required(index, row.network, directory), directory / row.network, dtype)
+    network = load(required_class(index, row.network, directory), directory / row.network, dtype)
     for file, scale in how.loras:
         merge_lora(network, row, file, scale)
     vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
-    scheduler = load(_required(index, "scheduler", directory), directory / "scheduler", dtype)
+    scheduler = load(required_class(index, "scheduler", directory), directory / "scheduler", dtype)
     place = _place(how, device)
     place(network)
     if how.low_vram:
@@ -106,7 +106,25 @@ def _loader(checkpoint: Path | None) -> Callable[[Any, Path, torch.dtype], Any]:
     return load
 
 
-def _required(index: dict[str, Any], name: str, directory: Path) -> type:
+def model_index(directory: Path) -> dict[str, Any]:
+    """The model_index.json of a directory.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if not (directory / "model_index.json").is_file():
+        raise ModelError(
+            f"{directory} holds no model: it has no model_index.json; give a model's directory or its id"
+        )
+    return read_json(directory / "model_index.json")
+
+
+def required_class(index: dict[str, Any], name: str, directory: Path) -> type:
+    """The class of a part that cannot be missing.
+
+    Raises:
+        ModelError: it is, or its class comes from elsewhere.
+    """
     found = part_class(index, name, directory)
     if found is None:
         raise ModelError(f"model_index.json of {directory} lacks {name}; restore the directory")
@@ -119,7 +137,7 @@ def _open_vae(
     """The pipeline's codec, or the one that takes its place."""
     load = load_part
     if how.vae is None:
-        folder, cls = directory / "vae", _required(index, "vae", directory)
+        folder, cls = directory / "vae", required_class(index, "vae", directory)
         load = _loader(how.checkpoint)
     else:
         folder, cls = other_codec(how.vae)

@@ -339,6 +339,9 @@ SANA = PipelineRow(
     advice="The weights are licensed for non-commercial use.",
 )
 
+READ_ELSEWHERE = ("MVDreamPipeline",)
+"""Pipelines outside diffusers that have readers of their own (`dream3d.priors.view_models`)."""
+
 ROWS: dict[str, PipelineRow] = {
     row.pipeline: row
     for row in (

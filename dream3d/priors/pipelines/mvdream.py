@@ -1,0 +1,222 @@
+"""MVDream (Shi et al. 2023, arXiv 2308.16512): four views of one object denoised together, each told its camera.
+
+It is Stable Diffusion's own U-Net with two changes. Self-attention runs over the tokens of all views, and a perceptron
+of the camera's 16 numbers is added to the time embedding: diffusers' `class_embed_type="projection"` is that perceptron
+(linear, SiLU, linear), so its own class is the whole network. The published weights carry the names of the original
+training code; they are renamed here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dream3d.cameras import CameraBatch
+from dream3d.diffusion import Prediction
+from dream3d.errors import ModelError
+from dream3d.priors.base import Condition
+from dream3d.priors.latent.components import read_json
+from dream3d.priors.latent.multiview import enable_joint_views
+from dream3d.priors.pipelines.opening import model_index, required_class, weight_dtype
+from dream3d.priors.pipelines.parts import check_weights, load_part, open_text_pipeline, refuse_gaps
+from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
+from dream3d.priors.pipelines.table import STABLE_DIFFUSION
+from dream3d.priors.pipelines.text import TextEmbedder
+
+VIEWS = 4
+CAMERA_NUMBERS = 16
+PUBLISHED = "MultiViewUNetModel"
+"""What the published directory calls the network's class."""
+
+
+def camera_rows(cameras: CameraBatch) -> Float[Tensor, "B 16"]:
+    """What the network is told: camera-to-world, row by row, as Blender has it, at distance 1.
+
+    Blender's world is +Z up, so an object that faces +Z here faces -Y there: (x, y, z) -> (x, -z, y), as glTF files are
+    imported. Its cameras look along -Z with +Y up, where ours look along +Z with +Y down.
+    """
+    world = torch.tensor(
+        [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    ).to(cameras.c2w)
+    axes = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])).to(cameras.c2w)
+    pose = world @ cameras.c2w @ axes
+    distance = pose[:, :3, 3:].norm(dim=1, keepdim=True)
+    scale = torch.ones_like(pose)
+    scale[:, :3, 3:] = 1.0 / (distance + 1e-8)
+    return (pose * scale).flatten(1)
+
+
+class MVDreamPrior(PipelinePrior):
+    """A `PipelinePrior` that asks about four views of an object at a time, or several objects' four each.
+
+    Args:
+        parts: with a network from `load_network`.
+        device: of the networks.
+        chunk: samples per network call at most; whole objects are kept together. 0 for all at once.
+    """
+
+    accepts_cameras = True
+    joint_views = VIEWS
+    only_jointly = True
+
+    @property
+    def has_companion(self) -> bool:
+        """None: a companion is also asked without cameras."""
+        return False
+
+    def __init__(self, parts: PipelineParts, device: torch.device, chunk: int = 0) -> None:
+        super().__init__(
+            parts, device, chunk=0 if not chunk else max(VIEWS, chunk // VIEWS * VIEWS)
+        )
+        enable_joint_views(parts.network)
+
+    def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """As `PipelinePrior.output`, for B a multiple of four.
+
+        Raises:
+            ValueError: the condition has no cameras, or its views are not grouped in fours.
+        """
+        views = condition.views_per_object
+        if condition.cameras is None or views != VIEWS or len(z_t) % VIEWS:
+            raise ValueError(
+                f"MVDream takes {VIEWS} views of an object with their cameras; got {len(z_t)} samples in groups of "
+                f"{views}{'' if condition.cameras else ' without cameras'}"
+            )
+        assert self.table is not None
+        value = self.network(
+            z_t.to(self.dtype),
+            self.table.index(t),
+            encoder_hidden_states=self.parts.text.read(condition.tokens).tokens.to(self.dtype),
+            class_labels=camera_rows(condition.cameras).to(self.device, self.dtype),
+            cross_attention_kwargs={"views": VIEWS},
+            return_dict=False,
+        )[0]
+        return self._prediction(value.to(z_t.dtype), z_t, t)
+
+
+def open_mvdream(
+    directory: Path, device: torch.device, precision: str = "auto", chunk: int = 0
+) -> MVDreamPrior:
+    """A directory as published (ashawkey/mvdream-sd2.1-diffusers), or with the network under diffusers' names.
+
+    Args:
+        directory: with unet, vae, text_encoder, tokenizer, scheduler.
+        device: of the networks.
+        precision: "auto", "float32", "bfloat16" or "float16".
+        chunk: samples per network call at most; 0 for all at once.
+
+    Raises:
+        ModelError: a part is missing, damaged, pickled, or of another kind.
+    """
+    row = STABLE_DIFFUSION
+    dtype = weight_dtype(row, precision, device)
+    index = model_index(directory)
+    network = load_network(directory / "unet", dtype).to(device)
+    vae = load_part(required_class(index, "vae", directory), directory / "vae", dtype).to(device)
+    scheduler = load_part(
+        required_class(index, "scheduler", directory), directory / "scheduler", dtype
+    )
+
+    def open_text() -> Any:
+        return open_text_pipeline(directory, row, dtype).to(device)
+
+    text = TextEmbedder(row, open_text, device)
+    return MVDreamPrior(PipelineParts(row, network, vae, scheduler, text), device, chunk)
+
+
+def load_network(folder: Path, dtype: torch.dtype) -> Any:
+    """The network in a directory, under the published names or under diffusers'.
+
+    Raises:
+        ModelError: damaged, of another kind, or weights missing or left over.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") == PUBLISHED:
+        return _load_published(folder, config, dtype)
+    if config.get("class_embed_type") != "projection":
+        raise ModelError(
+            f"{folder} holds no MVDream network: it is not told a camera. Give a directory whose unet is a "
+            f"{PUBLISHED}, or a UNet2DConditionModel with class_embed_type 'projection' over {CAMERA_NUMBERS} numbers"
+        )
+    return load_part(UNet2DConditionModel, folder, dtype)
+
+
+def network_settings(config: dict[str, Any], linear: bool) -> dict[str, Any]:
+    """diffusers' settings for the published ones.
+
+    Args:
+        config: the published config.json.
+        linear: whether the projections around attention are linear layers (2.x) or 1 x 1 convolutions (1.x).
+    """
+    width, levels = int(config["model_channels"]), list(config["channel_mult"])
+    channels = [width * factor for factor in levels]
+    attends = [2**level in config["attention_resolutions"] for level in range(len(levels))]
+    per_head = int(config.get("num_head_channels", -1))
+    heads = [c // per_head if per_head > 0 else int(config["num_heads"]) for c in channels]
+    names = ["CrossAttn" if with_text else "" for with_text in attends]
+    return {
+        "sample_size": config["image_size"],
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "block_out_channels": tuple(channels),
+        "down_block_types": tuple(f"{name}DownBlock2D" for name in names),
+        "up_block_types": tuple(f"{name}UpBlock2D" for name in reversed(names)),
+        "layers_per_block": config["num_res_blocks"],
+        "transformer_layers_per_block": config.get("transformer_depth", 1),
+        "cross_attention_dim": config["context_dim"],
+        "attention_head_dim": tuple(heads),
+        "use_linear_projection": linear,
+        "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": config["camera_dim"],
+    }
+
+
+def renamed(weights: dict[str, Tensor], settings: dict[str, Any]) -> dict[str, Tensor]:
+    """The published weights under diffusers' names."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    # The camera's perceptron stands where the original code has that of class labels.
+    original = {
+        "model.diffusion_model." + key.replace("camera_embed.", "label_emb.0."): value
+        for key, value in weights.items()
+    }
+    return convert_ldm_unet_checkpoint(original, settings)
+
+
+def _load_published(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
+    if config.get("ip_dim"):
+        raise ModelError(
+            f"{folder} is ImageDream's network, which is also told a picture; that is not supported. Give MVDream's, "
+            "or follow a picture with --image"
+        )
+    check_weights(folder)
+    weights: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights |= load_file(file)
+    try:
+        linear = next(w.ndim for key, w in weights.items() if key.endswith("proj_in.weight")) == 2
+        settings = network_settings(config, linear)
+        network: Any = UNet2DConditionModel(**settings)
+        fitting = renamed(weights, settings)
+        own = network.state_dict()
+        wrong = [k for k in own if k in fitting and fitting[k].shape != own[k].shape]
+        given = {key: value for key, value in fitting.items() if key not in wrong}
+        missing, unexpected = network.load_state_dict(given, strict=False)
+    except (KeyError, StopIteration, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{folder} is not MVDream's network as published ({error}); restore the directory"
+        ) from error
+    lost = len(weights) - len(fitting)
+    report = {
+        "missing_keys": [key for key in missing if key not in wrong],
+        "unexpected_keys": [*unexpected, *["(not renamed)"] * lost],
+        "mismatched_keys": wrong,
+    }
+    refuse_gaps(report, f"the unet weights of {folder.parent}")
+    return network.to(dtype).eval().requires_grad_(False)

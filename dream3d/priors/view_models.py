@@ -1,0 +1,62 @@
+"""Priors that are told the view: MVDream, for four views together; Zero123, for a picture seen from elsewhere."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dream3d.errors import ConfigError
+from dream3d.priors.base import PRIORS, Prior, PriorConfig
+from dream3d.priors.model_list import alternatives, find_model
+from dream3d.priors.pretrained import Precision
+
+
+@dataclass(frozen=True)
+class ViewModelConfig(PriorConfig):
+    """What they share.
+
+    Attributes:
+        model: a directory or an id.
+        revision: branch, tag or commit of an id; empty for the main branch.
+        precision: of the weights: float32, bfloat16, float16; auto is float32 on a CPU and float16 on a GPU.
+        chunk: samples per network call at most; 0 for all at once.
+    """
+
+    model: str = ""
+    revision: str = ""
+    precision: Precision = "auto"
+    chunk: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
+            raise ConfigError(
+                f"prior.precision is '{self.precision}'; choose one of auto, float32, bfloat16, float16"
+            )
+        if self.chunk < 0:
+            raise ConfigError(f"prior.chunk is {self.chunk}; choose 0 or more")
+
+    @property
+    def license(self) -> str:
+        """Of the weights, as `dream3d models list` has it; empty where it is not known."""
+        entry = find_model(self.model)
+        return "" if entry is None else entry.licence
+
+    def _origin(self) -> dict[str, str]:
+        licence = self.license or "see the model's card"
+        return {"model": self.model, "revision": self.revision, "licence": licence}
+
+
+@PRIORS.register("mvdream")
+@dataclass(frozen=True)
+class MVDreamConfig(ViewModelConfig):
+    """MVDream: four views of an object, denoised together; needs conditioning=multiview and views=4."""
+
+    model: str = "ashawkey/mvdream-sd2.1-diffusers"
+
+    def load(self, device: torch.device) -> Prior:
+        from dream3d.priors.pipelines.hub import model_directory
+        from dream3d.priors.pipelines.mvdream import open_mvdream
+
+        directory = model_directory(self.model, self.revision, None, alternatives(self.model))
+        prior = open_mvdream(directory, device, self.precision, self.chunk)
+        prior.origin = self._origin()
+        return prior
