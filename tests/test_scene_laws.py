@@ -81,8 +81,9 @@ def test_a_scene_loads_its_own_state_and_no_other(name: str) -> None:
     assert all(torch.equal(value, state[key]) for key, value in second.state().items())
 
 
+# A canvas never makes the device wait; its loss tells the loop (tests/test_train.py).
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("name", SCENES.names())
+@pytest.mark.parametrize("name", [name for name in SCENES.names() if name != "canvas"])
 def test_a_diverged_scene_says_what_and_the_remedy(name: str, value: float) -> None:
     scene = made(SCENES[name].tiny())
     broken, parameter = next(iter(scene.parameters().items()))

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dream3d.cameras import CameraBatch
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
+from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_state
 from dream3d.schedules import Ramp, constant
 from renderers.volume_data import check_views
 
@@ -35,7 +35,6 @@ class Canvas(Scene):
         return {"pixels": self._lr(progress)}
 
     def render(self, cameras: CameraBatch) -> RenderOutput:
-        check_finite(self.parameters(), "canvas", "scene.lr")
         check_views(cameras)
         size = (cameras.height, cameras.width)
         image = self._pixels.sigmoid()
