@@ -14,6 +14,22 @@ def check_run(config: RunConfig, prior: Prior) -> None:
     kind = getattr(type(config.prior), "registered_name", type(prior).__name__)
     for index, stage in enumerate(config.stages):
         where = f"stages.{index}"
+        latent = getattr(stage.scene, "latent", 0)
+        if latent and (latent != prior.latent_shape[0] or prior.latent_shape[0] == 3):
+            raise ConfigError(
+                f"{where}.scene.latent is {latent}, but the latents of prior '{kind}' have {prior.latent_shape[0]} "
+                "channels"
+                + (
+                    ", which are pixels; choose scene.latent=0"
+                    if prior.latent_shape[0] == 3
+                    else f"; choose scene.latent={prior.latent_shape[0]}, or 0 for a scene of colours"
+                )
+            )
+        if latent and config.reference.image:
+            raise ConfigError(
+                f"{where}.scene.latent is {latent}, but a reference picture is compared with colours; choose "
+                "scene.latent=0"
+            )
         if stage.conditioning != "text" and not prior.accepts_cameras:
             raise ConfigError(
                 f"{where}.conditioning is '{stage.conditioning}', but prior '{kind}' takes no cameras; choose "

@@ -19,6 +19,7 @@ from dream3d.checkpoint import (
 from dream3d.companion import CompanionPair, CompanionTrainer, restore_parameters
 from dream3d.compatibility import check_run
 from dream3d.errors import Cancelled, ConfigError
+from dream3d.latent_scenes import with_latent_colors
 from dream3d.parallel import ALONE, ViewShare, check_share
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
@@ -123,7 +124,7 @@ def _start(
     generator = torch.Generator().manual_seed(config.seed)
     # A stage without a scene of its own goes on with the one before it.
     origin = next(s.scene for s in reversed(config.stages[: stage + 1]) if s.scene is not None)
-    scene = origin.create(generator, device)
+    scene = with_latent_colors(origin.create(generator, device), prior)
     if found is not None:
         scene.load_state(found.scene)
         generator.set_state(found.generator)
@@ -256,6 +257,7 @@ def run_system(
                 following = config.stages[index]
                 with phases("convert"):
                     scene = next_scene(following, scene, state.generator, device)
+                    scene = with_latent_colors(scene, prior)
                 optimizer = make_optimizer(scene, following.betas)
                 companion = make_companion(following, prior, config.seed)
                 state = replace(state, step=0, optimizer=optimizer, companion=companion, skipped=0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.companion import CompanionTrainer
 from dream3d.errors import NumericsError
+from dream3d.latent_scenes import latents_of
 from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
@@ -199,15 +200,19 @@ def train_stage(
         with phases("render"):
             # Every process draws for all views, so that all draw the same.
             cameras = stage.cameras(stage.views, size, progress, state.generator)[mine]
-            background = stage.background(stage.views, size, progress, state.generator)[mine]
-            looked_at = with_reference(cameras, state)
-            output = scene.render(looked_at.to(device))
+            background = stage.background(stage.views, size, progress, state.generator)[mine].to(
+                device
+            )
+            looked_at, latent = with_reference(cameras, state), scene.latent_colors
+            output = (scene.render_latents if latent else scene.render)(looked_at.to(device))
             rgb, alpha, depth = (
                 x[: len(cameras)] for x in (output.rgb, output.alpha, output.depth)
             )
-            images = RenderOutput(rgb, alpha, depth).over(background.to(device))
+            images = RenderOutput(rgb, alpha, depth).over(
+                latent.latents(background) if latent else background
+            )
         with phases("prior"):
-            z = prior.encode(images)
+            z = latents_of(images, prior) if latent else prior.encode(images)
             if stage.pixel_clip > 0.0:
                 bound = stage.pixel_clip / z[0].numel()
                 images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
@@ -242,7 +247,7 @@ def train_stage(
                 steps=stage.steps,
                 loss=numbers.pop("loss"),
                 metrics={**numbers, "skipped": float(state.skipped)},
-                images=images.detach(),
+                images=(latent.rgb(images.detach()).clamp(0, 1) if latent else images.detach()),
                 scene=scene,
                 preview_due=state.step % stage.preview_every == 0 or state.step == stage.steps,
             )

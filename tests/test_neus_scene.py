@@ -207,7 +207,7 @@ def test_a_negative_blob_is_empty_inside_and_dense_toward_the_walls():
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("config", [NerfConfig, NeusConfig])
 def test_fields_of_any_number_of_channels(config, channels):
-    made = config(**SMALL).create_field(torch.Generator().manual_seed(0), channels)
+    made = config(**SMALL, latent=channels).create_field(torch.Generator().manual_seed(0))
     out = render_volume(made, orbit_cameras([0.0], size=6))
     assert out.rgb.shape == (1, 6, 6, channels)
     _, features = made(torch.zeros(1, 3))

@@ -14,6 +14,7 @@ from dream3d.errors import AssetError, CheckpointError, ConfigError, NumericsErr
 from dream3d.registry import Registry
 from dream3d.rendering import RenderOutput, normals_of_depth
 from dream3d.scenes.conversions.baked_texture import TexturedMesh
+from dream3d.scenes.latent_colors import LatentColors
 from dream3d.scenes.surface import ColoredMesh
 from renderers.splats_data import SplatData
 
@@ -23,9 +24,12 @@ class Scene(ABC):
 
     Attributes:
         solid: whether there is an object one can walk around; a flat picture has only pictures to give.
+        latent_colors: of a scene whose channels are a prior's latents: how they are seen; None where channels are
+            colours.
     """
 
     solid: ClassVar[bool] = True
+    latent_colors: LatentColors | None = None
 
     @abstractmethod
     def parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -38,6 +42,10 @@ class Scene(ABC):
     @abstractmethod
     def render(self, cameras: CameraBatch) -> RenderOutput:
         """Differentiable images of the scene."""
+
+    def render_latents(self, cameras: CameraBatch) -> RenderOutput:
+        """Differentiable renders whose `rgb` holds latent channels, for a scene with `latent_colors`."""
+        raise ConfigError(f"a {type(self).__name__.lower()} has no latents; choose scene.latent=0")
 
     @torch.no_grad()
     def render_normals(self, cameras: CameraBatch) -> RenderOutput:

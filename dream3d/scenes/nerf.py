@@ -22,6 +22,7 @@ from dream3d.scenes.fields import (
     PlaneEncoding,
     make_head,
 )
+from dream3d.scenes.latent_colors import LatentColors, PaintedField
 from dream3d.scenes.nerf_mesh import surface_colors, to_mesh
 from dream3d.scenes.occupancy import measure_occupancy, occupied_cells
 from dream3d.scenes.sky import Sky
@@ -29,7 +30,7 @@ from dream3d.scenes.surface import ColoredMesh
 from dream3d.schedules import Ramp
 from renderers.hash_grid import HashGridLayout, geometric_layout
 from renderers.volume import render_volume
-from renderers.volume_data import Light, Normals, Shading, VolumeRenderOutput
+from renderers.volume_data import Light, Normals, Shading, VolumeField, VolumeRenderOutput
 
 CHOICES = {
     "field": ("hash", "dense", "planes", "frequency"),
@@ -78,6 +79,8 @@ class NerfConfig(SceneConfig):
         weight_entropy: penalty on the binary entropy of the rendered alpha over the stage, which makes pixels decide.
         weight_sparsity: penalty on the mean rendered alpha, which removes haze.
         weight_orientation: penalty on surface that faces away from the camera; needs normals "finite".
+        latent: 0 makes a field of colours. Otherwise it holds that many channels of the prior's latents, which are
+            rendered straight into them, without encoding (Latent-NeRF); colours are then a linear approximation.
         normals: "none", "analytic" (to look at) or "finite" (differentiable, seven times the evaluations).
         backend: renderer backend: "auto", "numba", "torch".
     """
@@ -110,6 +113,7 @@ class NerfConfig(SceneConfig):
     weight_entropy: Ramp = dataclasses.field(default_factory=Ramp)
     weight_sparsity: float = 0.0
     weight_orientation: float = 0.0
+    latent: int = 0
     normals: Normals = "none"
     backend: str = "auto"
 
@@ -132,6 +136,7 @@ class NerfConfig(SceneConfig):
             "occupancy_every": (1, 1_000_000),
             "occupancy_decay": (0.0, 1.0),
             "occupancy_alpha": (0.0, 1.0),
+            "latent": (0, 1024),
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
@@ -146,6 +151,11 @@ class NerfConfig(SceneConfig):
         if self.shading != "albedo" and self.normals == "none":
             raise ConfigError(
                 f"scene.shading is '{self.shading}', but scene.normals is 'none'; choose normals=analytic or finite"
+            )
+        if self.latent and (self.shading, self.background) != ("albedo", "transparent"):
+            raise ConfigError(
+                f"scene.latent is {self.latent}, but light and a learned background are of colours: scene.shading is "
+                f"'{self.shading}' and scene.background is '{self.background}'; choose albedo and transparent"
             )
         if self.weight_orientation > 0.0 and self.normals != "finite":
             raise ConfigError(
@@ -180,12 +190,14 @@ class NerfConfig(SceneConfig):
             return PlaneEncoding(self.resolution, self.features, generator)
         return FrequencyEncoding(self.octaves)
 
-    def create_field(self, generator: torch.Generator, channels: int = 3) -> Field:
-        """A freshly initialised field of three colours, or of any number of latent channels."""
+    def create_field(self, generator: torch.Generator) -> Field:
+        """A freshly initialised field of three colours, or of `latent` channels."""
         encoding = self.create_encoding(generator)
-        head = make_head(encoding.width, self.hidden, self.layers, 1 + channels, generator)
+        head = make_head(
+            encoding.width, self.hidden, self.layers, 1 + (self.latent or 3), generator
+        )
         blob = Blob(self.blob_scale, self.blob_radius, self.blob_offset)
-        return Field(encoding, head, self.density_activation, blob, squash=channels == 3)
+        return Field(encoding, head, self.density_activation, blob, squash=not self.latent)
 
     def create(self, generator: torch.Generator, device: torch.device) -> "Nerf":
         """A grey blob."""
@@ -241,6 +253,8 @@ class Nerf(Scene):
     ) -> None:
         self.config, self.field, self._seed, self.sky = config, field, seed, sky
         self._density = measure_occupancy(field, config.occupancy_cells, config.backend)
+        if config.latent:
+            self.latent_colors = LatentColors.unknown(config.latent, field.like.device)
 
     @property
     def occupied(self) -> Tensor:
@@ -257,12 +271,30 @@ class Nerf(Scene):
         grid, net = self.config.lr_grid(progress), self.config.lr_net(progress)
         return {name: grid if name.startswith("encoding.") else net for name in self.parameters()}
 
+    @property
+    def painted(self) -> VolumeField:
+        """The field in colours, whatever its channels are."""
+        colors = self.latent_colors
+        return self.field if colors is None else PaintedField(self.field, colors)
+
     def render(self, cameras: CameraBatch) -> RenderOutput:
-        return self._drawn(cameras, self.config.normals)
+        return self._colored(self._drawn(cameras, self.config.normals))
 
     @torch.no_grad()
     def render_normals(self, cameras: CameraBatch) -> RenderOutput:
-        return self._drawn(cameras, "analytic")
+        return self._colored(self._drawn(cameras, "analytic"))
+
+    def render_latents(self, cameras: CameraBatch) -> RenderOutput:
+        if self.latent_colors is None:
+            return super().render_latents(cameras)
+        return self._drawn(cameras, self.config.normals)
+
+    def _colored(self, output: RenderOutput) -> RenderOutput:
+        colors = self.latent_colors
+        if colors is None:
+            return output
+        rgb = colors.rgb(output.rgb, output.alpha).clamp_min(0.0)
+        return dataclasses.replace(output, rgb=torch.minimum(rgb, output.alpha))
 
     def _drawn(self, cameras: CameraBatch, normals: Normals) -> RenderOutput:
         c = self.config
@@ -332,16 +364,18 @@ class Nerf(Scene):
         """A closed mesh with vertex colours; see `dream3d.scenes.nerf_mesh.to_mesh`."""
         c = self.config
         return to_mesh(
-            self.field, self.occupied, resolution, max_faces, step=c.step, backend=c.backend
+            self.painted, self.occupied, resolution, max_faces, step=c.step, backend=c.backend
         )
 
     def surface_colors(
         self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]
     ) -> Float[Tensor, "N 3"]:
-        return surface_colors(self.field, points, normals, self.config.step, self.config.backend)
+        return surface_colors(self.painted, points, normals, self.config.step, self.config.backend)
 
     def state(self) -> dict[str, Tensor]:
         own = {"occupancy": self._density, "seed": self._seed}
+        if self.latent_colors is not None:
+            own |= vars(self.latent_colors)
         return {
             name: value.detach().clone() for name, value in {**self.parameters(), **own}.items()
         }
@@ -354,3 +388,8 @@ class Nerf(Scene):
                 parameter.copy_(state[name])
         self._density = state["occupancy"].to(self._density, copy=True)
         self._seed = state["seed"].clone()
+        if self.latent_colors is not None:
+            names = vars(self.latent_colors)
+            self.latent_colors = LatentColors(
+                **{name: state[name].to(self._density, copy=True) for name in names}
+            )

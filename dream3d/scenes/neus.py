@@ -142,11 +142,13 @@ class NeusConfig(NerfConfig):
             occupancy_cells=8,
         )
 
-    def create_field(self, generator: torch.Generator, channels: int = 3) -> SdfField:
-        """A sphere of grey, or of any number of latent channels."""
+    def create_field(self, generator: torch.Generator) -> SdfField:
+        """A sphere of grey, or of `latent` channels."""
         encoding: Encoding = self.create_encoding(generator)
-        head = make_head(encoding.width, self.hidden, self.layers, 1 + channels, generator)
-        return SdfField(encoding, head, self.sdf_radius, self.sharpness, squash=channels == 3)
+        head = make_head(
+            encoding.width, self.hidden, self.layers, 1 + (self.latent or 3), generator
+        )
+        return SdfField(encoding, head, self.sdf_radius, self.sharpness, squash=not self.latent)
 
     def create(self, generator: torch.Generator, device: torch.device) -> "Neus":
         """A grey sphere."""
@@ -189,4 +191,4 @@ class Neus(Nerf):
             parts = [self.field.sdf(some, c.backend) for some in points.split(POINTS_AT_ONCE)]
         grid = torch.cat(parts).reshape(resolution, resolution, resolution).double().cpu().numpy()
         mesh = closed_surface(grid, 1.0, max_faces, HOLLOW)
-        return colored(self.field, mesh, c.step, c.backend)
+        return colored(self.painted, mesh, c.step, c.backend)
