@@ -78,7 +78,7 @@ OPTIONAL = (
     Package("nerfacc", "nerfacc", "compositing on NVIDIA GPUs without Warp", _FROM_SOURCE),
     Package("pytorch3d", "pytorch3d", "meshes on NVIDIA GPUs (not run on one yet)", _FROM_SOURCE),
     Package(
-        "tinycudann", "tinycudann", "not used: Warp reads hash grids on NVIDIA GPUs", _FROM_SOURCE
+        "tinycudann", "tinycudann", "hash grids on NVIDIA GPUs without Warp (not run)", _FROM_SOURCE
     ),
     Package("nvdiffrast", "nvdiffrast", "meshes on NVIDIA GPUs (not run on one yet)", _FROM_SOURCE),
     Package("gradio", "gradio", "the web page, app.py", "pip install 'dream3d[ui]'"),

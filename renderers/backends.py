@@ -67,6 +67,9 @@ BACKENDS = (
     Backend("numba", "volume", ("torch", "numba"), ("cpu",)),
     Backend("warp", "volume", ("torch", "warp"), ("cpu", "cuda"), "renderers.volume_warp"),
     Backend("nerfacc", "volume", ("torch", "nerfacc"), ("cuda",), "renderers.volume_nerfacc"),
+    Backend(
+        "tinycudann", "volume", ("torch", "tinycudann"), ("cuda",), "renderers.hash_grid_tinycudann"
+    ),
     Backend("torch", "mesh", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "mesh", ("torch", "numba"), ("cpu",)),
     Backend("nvdiffrast", "mesh", ("torch", "nvdiffrast"), ("cuda",), "renderers.mesh_nvdiffrast"),

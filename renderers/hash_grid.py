@@ -14,6 +14,7 @@ from renderers.volume import volume_backend
 
 PRIMES = (1, 2_654_435_761, 805_459_861)
 """Factors of the vertex coordinates in the spatial hash (Mueller et al. 2022, eq. 4)."""
+FASTEST = ("numba", "warp", "tinycudann", "torch")
 LONGEST_TABLE = 2**24
 FINEST = 2048
 
@@ -88,8 +89,8 @@ def encode(
         points: in [-1, 1]^3; points outside are moved to its surface.
         table: rows of all levels, `layout.offsets[-1]` of them.
         layout: where they lie.
-        backend: "auto", "numba" (CPU, float32) or "torch". Gradients reach table and points; only the torch
-            reference can be differentiated twice.
+        backend: "auto", "numba" (CPU, float32), "warp", "tinycudann" or "torch". Gradients reach table and
+            points; only the torch reference can be differentiated twice.
 
     Raises:
         ConfigError: shapes or dtypes do not fit, or the backend cannot run.
@@ -106,11 +107,13 @@ def encode(
             f"points are {points.dtype} on {points.device}, the hash table is {table.dtype} on {table.device}; "
             "convert them to one dtype and device"
         )
-    name = volume_backend(backend, table)
+    name = volume_backend(backend, table, FASTEST)
     if name == "numba":
         from renderers.hash_grid_numba import encode as run
     elif name == "warp":
         from renderers.hash_grid_warp import encode as run
+    elif name == "tinycudann":
+        from renderers.hash_grid_tinycudann import encode as run
     else:
         from renderers.hash_grid_torch import encode as run
     return run(points, table, layout)

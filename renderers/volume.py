@@ -2,7 +2,8 @@
 
 Every operation exists twice with one definition: a readable torch reference (any device, any float type) and a numba
 one (CPU, float32). On an NVIDIA GPU, Warp composites and reads hash grids, or nerfacc composites; neither has run on
-one yet. `backend` chooses: "auto", "numba", "torch", "warp" or "nerfacc".
+one yet. `backend` chooses: "auto", "numba", "torch", "warp", "nerfacc" or "tinycudann"
+(hash grids; the rest is torch then).
 """
 
 import torch
@@ -39,7 +40,7 @@ THINNEST = 1e-6
 """Depth is divided by at least this much coverage."""
 
 
-def volume_backend(name: str, like: Tensor) -> str:
+def volume_backend(name: str, like: Tensor, preferred: tuple[str, ...] = FASTEST) -> str:
     """The backend for data such as `like`.
 
     Raises:
@@ -47,7 +48,7 @@ def volume_backend(name: str, like: Tensor) -> str:
     """
     single = like.dtype == torch.float32
     wanted = "torch" if name == "auto" and not single else name
-    chosen = choose_backend("volume", wanted, like.device.type, FASTEST)
+    chosen = choose_backend("volume", wanted, like.device.type, preferred)
     if chosen != "torch" and not single:
         raise ConfigError(
             f"volume backend '{chosen}' needs float32, got {like.dtype}; use backend 'torch'"

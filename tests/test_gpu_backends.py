@@ -5,6 +5,7 @@ compiled for CUDA; gsplat's and nerfacc's adapters are held to what those packag
 """
 
 import importlib
+import math
 import subprocess
 import sys
 import types
@@ -177,6 +178,65 @@ def test_nerfacc_is_asked_for_what_we_define(package):
     nothing = torch.zeros(0)
     image, alpha = run(nothing, torch.zeros(0, 3), nothing, torch.tensor([0, 0, 0]))
     assert image.shape == (2, 3) and alpha.shape == (2,)
+
+
+class TcnnEncoding(torch.nn.Module):
+    """tiny-cuda-nn's HashGrid as its sources describe it: positions, strides, hash, padding; one flat `params`."""
+
+    def __init__(self, n_input_dims, encoding_config, seed=1337, dtype=None):
+        super().__init__()
+        c = encoding_config
+        assert n_input_dims == 3 and dtype == torch.float32 and c["otype"] == "HashGrid"
+        self.features, self.levels, first = c["n_features_per_level"], [], 0
+        for level in range(c["n_levels"]):
+            scale = c["per_level_scale"] ** level * c["base_resolution"] - 1.0
+            side = math.ceil(scale) + 1
+            rows = min((side**3 + 7) // 8 * 8, 2 ** c["log2_hashmap_size"])
+            self.levels.append((scale, side, rows, first))
+            first += rows
+        self.params = torch.nn.Parameter(torch.rand(first * self.features) * 1e-4)
+
+    def forward(self, x):
+        outputs, table = [], self.params.reshape(-1, self.features)
+        for scale, side, rows, first in self.levels:
+            position = x * scale + 0.5
+            cell = position.detach().floor()
+            share, total = position - cell, 0.0
+            for corner in range(8):
+                bits = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2 & 1])
+                i, j, k = (cell.long() + bits).unbind(1)
+                dense = i + side * j + side * side * k
+                hashed = i ^ (j * 2654435761) ^ (k * 805459861)
+                index = (dense if side**3 <= rows else hashed & 0xFFFFFFFF) % rows
+                weight = torch.where(bits == 1, share, 1.0 - share).prod(dim=1, keepdim=True)
+                total = total + weight * table[first + index]
+            outputs.append(total)
+        return torch.cat(outputs, dim=1)
+
+
+# One-level dense grids, tables that fold, and row counts (7^3) that are no multiple of eight.
+@pytest.mark.parametrize("layout", [geometric_layout(5, 3, 80, 9, 2), HashGridLayout((6,), 12, 4)])
+def test_tinycudann_is_asked_for_what_we_define(package, layout):
+    package("tinycudann", Encoding=TcnnEncoding)
+    module = importlib.import_module("renderers.hash_grid_tinycudann")
+    g = torch.Generator().manual_seed(0)
+    points = 2.3 * torch.rand(200, 3, generator=g) - 1.15
+    table = torch.randn(layout.offsets[-1], layout.features, generator=g)
+    cotangent = torch.randn(200, layout.width, generator=g)
+    found = []
+    for run in (module.encode, lambda *values: encode(*values, backend="torch")):
+        inputs = points.clone().requires_grad_(), table.clone().requires_grad_()
+        out = run(*inputs, layout)
+        found.append([out, *torch.autograd.grad(out, inputs, cotangent)])
+    for a, b in zip(*found, strict=True):
+        assert a.shape == b.shape and (a - b).norm() <= 1e-4 * b.norm()
+    levels = module.to_tcnn(table, layout)
+    assert all(level.numel() % 8 == 0 for level in levels)
+    assert torch.equal(module.from_tcnn(levels, layout), table)
+    with pytest.raises(ConfigError, match="this layout needs"):
+        module.from_tcnn(levels[:-1], layout)
+    with pytest.raises(ConfigError, match="3 features a row"):
+        module.encode(points, table, HashGridLayout((6,), 12, 3))
 
 
 @pytest.mark.parametrize("channels", [1, 4, 7])
