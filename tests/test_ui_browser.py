@@ -1,10 +1,9 @@
 """The page in headless Chromium, end to end: from a prompt to files, past a reload, a stop and a resume."""
 
-import os
-import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+# The fixtures of ui_browser are arguments of the tests.
+# ruff: noqa: F811
+
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,88 +11,18 @@ import pytest
 pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dream3d[ui]'")
 
 from ui_assets import finished_job, three_balls_as_splats
-from ui_support import SECONDS, ask, serving, wait
+from ui_browser import (  # noqa: F401
+    SLOW,
+    chromium,
+    fill_form,
+    job_in,
+    open_tab,
+    place,
+    server,
+)
+from ui_support import ask, wait
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("browser")
-    os.environ["GRADIO_TEMP_DIR"] = str(place / "cache")
-    return place
-
-
-@pytest.fixture(scope="module")
-def server(place: Path) -> Iterator[Any]:
-    with serving(place / "app") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(timeout=SECONDS * 1000)
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or "google-chrome"
-    with sync_playwright() as playwright:
-        swift = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=path, args=swift)
-        yield browser
-        browser.close()
-
-
-SLOW = 3 * SECONDS * 1000
-"""Milliseconds for what starts a process that imports much, or compiles kernels the first time."""
-
-
-class Watched:
-    """A tab that remembers errors of the page and requests to other machines."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        self.tab = self.context.new_page()
-        self.tab.set_default_timeout(SECONDS * 1000)
-        self.errors: list[str] = []
-        self.elsewhere: list[str] = []
-        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.tab.on("request", self._note)
-        self.address = address
-
-    def _note(self, request: Any) -> None:
-        if not request.url.startswith((self.address, "data:", "blob:")):
-            self.elsewhere.append(request.url)
-
-
-@pytest.fixture
-def open_tab(chromium: Any, server: Any) -> Iterator[Callable[..., Any]]:
-    opened: list[Watched] = []
-
-    def open_one(path: str = "", **options: Any) -> Any:
-        watched = Watched(chromium, server.url, **options)
-        opened.append(watched)
-        watched.tab.goto(server.url + path)
-        watched.tab.locator("#dream-generate").wait_for()
-        return watched.tab
-
-    yield open_one
-    for watched in opened:
-        watched.context.close()
-        assert watched.errors == [], "the page had an error"
-        assert watched.elsewhere == [], "something was fetched from another machine"
-
-
-def fill_form(tab: Any, prompt: str, steps: int) -> None:
-    """The closed-form preset, which needs no weights and takes any words; as fast as keys can be sent."""
-    tab.get_by_role("radio", name="Other").check()
-    tab.get_by_label("All presets").select_option("gaussian")
-    tab.get_by_label("Steps", exact=True).fill(str(steps))
-    tab.get_by_label("Prompt", exact=True).fill(prompt)
-
-
-def job_in(tab: Any) -> str:
-    tab.wait_for_url(re.compile(r"job=[0-9a-f]{16}"))
-    return str(re.search(r"job=([0-9a-f]{16})", tab.url)[1])  # type: ignore[index]
 
 
 def test_from_a_prompt_to_files_past_reload_cancel_and_resume(
@@ -185,6 +114,74 @@ def test_a_changed_setting_reaches_the_run(open_tab: Callable[..., Any], server:
     config = ask(server, "GET", f"/api/jobs/{job}/details").json["config"]
     assert "steps: 12" in config and "initial: 5.0" in config
     server.store.cancel(job)
+
+
+def test_what_is_typed_outlives_answers_that_come_late(
+    open_tab: Callable[..., Any], server: Any
+) -> None:
+    """The server's description of the form is held back until all is typed and pressed."""
+    tab = open_tab()
+    tab.get_by_label("Steps", exact=True).fill("7")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    tab.route("**/api/form?*", hold)
+    fill_form(tab, "typed ahead", 12)
+    tab.get_by_label("Noise levels", exact=True).select_option("flow")
+    tab.locator("summary", has_text="Views").click()
+    tab.get_by_label("Preview every").fill("5")
+    tab.get_by_role("button", name="Generate").click()
+    tab.wait_for_timeout(300)
+    assert "job=" not in tab.url and len(held) >= 2
+    for route in held:
+        route.continue_()
+    tab.unroute("**/api/form?*")
+    request = ask(server, "GET", f"/api/jobs/{job_in(tab)}").json["job"]["request"]
+    assert request["preset"] == "gaussian" and request["prompt"] == "typed ahead"
+    assert request["overrides"] == {"time": "flow", "steps": 12, "preview_every": 5}
+    server.store.cancel(job_in(tab))
+
+
+def test_a_setting_outlives_another_choice_of_part(
+    open_tab: Callable[..., Any], server: Any
+) -> None:
+    from playwright.sync_api import expect
+
+    tab = open_tab()
+    tab.locator("summary", has_text="Guidance: sds").click()
+    tab.get_by_label("Cfg scale").fill("42")
+    tab.get_by_label("Rescale").fill("0.25")
+    expect(tab.locator("[data-group=guidance] summary")).to_contain_text("2 changed")
+    tab.get_by_label("Guidance", exact=True).select_option("ism")
+    expect(tab.locator("[data-group=guidance] summary")).to_contain_text("Guidance: ism")
+    expect(tab.get_by_label("Cfg scale")).to_have_value("42")
+    tab.get_by_label("Fast", exact=True).check()
+    expect(tab.locator("[data-group=guidance] summary")).to_have_text("Guidance: sds")
+    expect(tab.get_by_label("Cfg scale")).not_to_have_value("42")
+
+
+def test_a_press_the_moment_the_button_is_there(chromium: Any, server: Any) -> None:
+    context = chromium.new_context()
+    context.add_init_script(
+        """const early = setInterval(() => {
+            const button = document.querySelector("#dream-generate");
+            const prompt = document.querySelector("#dream-prompt textarea, #dream-prompt input");
+            if (!button || !prompt) return;
+            clearInterval(early);
+            prompt.value = "a red mug";
+            prompt.dispatchEvent(new Event("input", { bubbles: true }));
+            button.click();
+            button.click();
+        }, 0);"""
+    )
+    before = len(server.store.ids())
+    tab = context.new_page()
+    tab.goto(server.url)
+    server.store.cancel(job_in(tab))
+    assert len(server.store.ids()) == before + 1, "a double press is one job"
+    context.close()
 
 
 def test_mistakes_are_told(open_tab: Callable[..., Any], server: Any) -> None:

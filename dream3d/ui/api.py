@@ -1,6 +1,6 @@
 """The HTTP API: JSON over /api, the same that the page itself uses. docs/ui.md describes it with a client."""
 
-import secrets
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 import dream3d
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.jobs import JobRequest
+from dream3d.ui.batches import Batches
 from dream3d.ui.exports import list_exports, make_export
 from dream3d.ui.filled import filled_from, form_data, read_form
 from dream3d.ui.form import PARTS
@@ -20,10 +21,11 @@ from dream3d.ui.jobs import UserJobs, summary
 from dream3d.ui.words import check_prompt, vocabulary
 
 FORMAT_VERSION = 1
-BOOT = secrets.token_hex(8)
-"""Differs after every start of the server: an open page then loads itself anew."""
-
 STATIC = Path(__file__).parent / "static"
+_SCRIPTS = b"".join(path.read_bytes() for path in sorted(STATIC.iterdir()) if path.is_file())
+PAGE_VERSION = hashlib.sha256(_SCRIPTS + dream3d.__version__.encode()).hexdigest()[:16]
+"""Differs when the page's own files do: an open page of an older server then loads itself anew."""
+
 PAGE = 60
 _REQUEST_KEYS = {"prompt", "negative_prompt", "preset", "seed", "settings"}
 _TYPES = {
@@ -48,7 +50,7 @@ def _user(request: Request) -> str:
 def _answer(data: dict[str, Any], status: int = 200) -> JSONResponse:
     headers = {"cache-control": "no-store"}
     return JSONResponse(
-        {"format_version": FORMAT_VERSION, "boot": BOOT, **data}, status, headers=headers
+        {"format_version": FORMAT_VERSION, "page": PAGE_VERSION, **data}, status, headers=headers
     )
 
 
@@ -124,7 +126,40 @@ def build_api(jobs: UserJobs) -> APIRouter:
     _add_form(api, jobs)
     _add_jobs(api, jobs)
     _add_files(api, jobs)
+    _add_batches(api, Batches(jobs))
     return api
+
+
+def _add_batches(api: APIRouter, batches: Batches) -> None:
+    @api.post("/batches")
+    async def submit(request: Request) -> JSONResponse:
+        data = await _json(request)
+        user = _user(request)
+
+        def work() -> JSONResponse:
+            batch = batches.submit(data, user)
+            return _answer({"batch": batches.get(batch, user)}, 201)
+
+        return await run_in_threadpool(work)
+
+    @api.get("/batches")
+    def listing(request: Request) -> JSONResponse:
+        return _answer({"batches": batches.listed(_user(request))})
+
+    @api.get("/batches/{batch}")
+    def status(request: Request, batch: str) -> JSONResponse:
+        return _answer({"batch": batches.get(batch, _user(request))})
+
+    @api.post("/batches/{batch}/cancel")
+    def cancel(request: Request, batch: str) -> JSONResponse:
+        batches.cancel(batch, _user(request))
+        return _answer({"batch": batches.get(batch, _user(request))})
+
+    @api.get("/batches/{batch}/results.csv")
+    def results(request: Request, batch: str) -> Response:
+        text = batches.results(batch, _user(request))
+        headers = {"content-disposition": f'attachment; filename="{batch[:6]}-results.csv"'}
+        return Response(text, 200, headers, "text/csv; charset=utf-8")
 
 
 def _add_form(api: APIRouter, jobs: UserJobs) -> None:

@@ -40,6 +40,8 @@ def build_page() -> gr.Blocks:
                     _form()
                 with gr.Column(scale=3, min_width=320):
                     gr.HTML("<dream-job></dream-job>", padding=False, apply_default_css=False)
+            with gr.Tab("Batch", id="batch"):
+                gr.HTML("<dream-batch></dream-batch>", padding=False, apply_default_css=False)
             with gr.Tab("Gallery", id="gallery"):
                 gr.HTML("<dream-gallery></dream-gallery>", padding=False, apply_default_css=False)
             with gr.Tab("API", id="api"):

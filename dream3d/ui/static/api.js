@@ -1,6 +1,6 @@
-// The HTTP API. After a restart of the server the page's own parts no longer match it, so the page loads itself anew.
+// The HTTP API. A restarted server is found again with all that was typed; one with other scripts makes the page load itself anew.
 
-let boot;
+let page;
 export const connection = new EventTarget();
 
 export class Refusal extends Error {}
@@ -19,9 +19,9 @@ async function ask(method, path, body) {
   }
   connection.dispatchEvent(new Event("found"));
   const data = await answer.json().catch(() => ({}));
-  if (data.boot !== undefined) {
-    boot ??= data.boot;
-    if (boot !== data.boot) location.reload();
+  if (data.page !== undefined) {
+    page ??= data.page;
+    if (page !== data.page) location.reload();
   }
   if (!answer.ok) throw new Refusal(data.error?.message ?? `the server answered ${answer.status}`);
   return data;

@@ -38,6 +38,13 @@ const ROUTES = [
   ["GET /api/jobs/ID/exports", "formats, and which are made"],
   ["POST /api/jobs/ID/exports/FORMAT", "make one; it is then among the files"],
   ["POST /api/jobs/ID/evaluation", "measure it against the true object; see details"],
+  ["POST /api/batches", "queue a list of prompts: name (.txt, .csv, .jsonl), text, preset, seeds, settings"],
+  ["GET /api/batches", "your batches, the newest first"],
+  ["GET /api/batches/ID", "every asset with its job, states, seconds left"],
+  ["POST /api/batches/ID/cancel", "stop them all; what there is is kept"],
+  ["GET /api/batches/ID/results.csv", "a line an asset, as dream3d batch writes it"],
+  ["GET /api/form?preset=&steps=&guidance=...", "every setting of a preset with other parts: value, help, bounds"],
+  ["POST /api/form", "queue a job from what is typed in the form"],
   ["GET /api/catalogue/KIND", "presets, guidance, scenes, priors ... with every setting"],
   ["GET /api/prompt?text=", "does the embedded prior know these words?"],
 ];

@@ -12,8 +12,8 @@ export class Control {
     this.help = h("small", { id: `${id}-help` });
     this.label = h("label", { for: id });
     this.place = field.kind === "switch"
-      ? h("p", { class: "d-field d-switch" }, this.input, this.label, this.help)
-      : h("p", { class: "d-field" }, this.label, this.input, this.help);
+      ? h("div", { class: "d-field d-switch" }, this.input, this.label, this.help)
+      : h("div", { class: "d-field" }, this.label, this.input, this.help);
     this.input.addEventListener("input", () => {
       const value = this.value;
       const same = value === this.usual;

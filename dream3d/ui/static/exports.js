@@ -38,7 +38,7 @@ export class Exports {
     const focused = document.activeElement?.dataset?.format;
     const files = Object.entries(OWN).filter(([name]) => job.files[name]);
     this.list.replaceChildren(
-      ...files.map(([name, what]) => row(name, what, h("a", { class: "d-button", href: saveUrl(job.id, name), download: "", "data-file": name, "aria-label": `Download ${name}` }, `Download ${size(job.files[name])}`))),
+      ...files.map(([name, what]) => row(name, what, h("a", { class: "d-button", href: saveUrl(job.id, name), download: "", "data-file": name, "aria-label": `Download ${size(job.files[name])}: ${name}` }, `Download ${size(job.files[name])}`))),
       ...data.exports.map((format) => row(format.name, format.summary, this.act(format))),
     );
     if (focused) this.list.querySelector(`[data-format="${CSS.escape(focused)}"]`)?.focus();
@@ -49,7 +49,7 @@ export class Exports {
     const job = this.job;
     if (format.missing) return h("small", { class: "d-quiet" }, format.missing);
     if (format.file) {
-      return h("a", { class: "d-button", href: saveUrl(job.id, format.file), download: "", "data-format": format.name, "aria-label": `Download ${format.name}` }, `Download ${size(format.bytes)}`);
+      return h("a", { class: "d-button", href: saveUrl(job.id, format.file), download: "", "data-format": format.name, "aria-label": `Download ${size(format.bytes)}: ${format.name}` }, `Download ${size(format.bytes)}`);
     }
     if (format.state === "running") return h("span", { class: "d-quiet", role: "status" }, "Making …");
     const make = button("Make", async () => {

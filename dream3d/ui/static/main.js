@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { ApiPage } from "./apipage.js";
+import { BatchTab } from "./batch.js";
 import { Gallery } from "./gallery.js";
 import { Header } from "./header.js";
 import { JobPanel } from "./job.js";
@@ -12,6 +13,7 @@ customElements.define("dream-header", Header);
 customElements.define("dream-words", Words);
 customElements.define("dream-settings", Settings);
 customElements.define("dream-job", JobPanel);
+customElements.define("dream-batch", BatchTab);
 customElements.define("dream-gallery", Gallery);
 customElements.define("dream-api", ApiPage);
 

@@ -30,7 +30,7 @@ export class Settings extends HTMLElement {
     this.speeds = [...PLAIN, "other"].map((name) =>
       h("input", { type: "radio", name: "dream-speed", value: name, id: `dream-speed-${name}`, onchange: () => this.speed(name) }));
     this.presets = h("select", { class: "d-input", id: "dream-preset", onchange: () => this.choose(this.presets.value) });
-    this.others = h("p", { class: "d-field" }, h("label", { for: "dream-preset" }, "All presets"), this.presets);
+    this.others = h("div", { class: "d-field" }, h("label", { for: "dream-preset" }, "All presets"), this.presets);
     this.others.hidden = true;
     this.steps = number("steps", 1, () => {
       clearTimeout(this.typing);
@@ -47,10 +47,10 @@ export class Settings extends HTMLElement {
       this.others,
       this.about,
       h("div", { class: "d-fields" },
-        h("p", { class: "d-field" }, h("label", { for: "dream-steps" }, "Steps"), this.steps),
-        h("p", { class: "d-field" }, h("label", { for: "dream-seed" }, "Seed"), this.seed),
+        h("div", { class: "d-field" }, h("label", { for: "dream-steps" }, "Steps"), this.steps),
+        h("div", { class: "d-field" }, h("label", { for: "dream-seed" }, "Seed"), this.seed),
       ),
-      h("p", { class: "d-field" }, h("label", { for: "dream-negative" }, "Negative prompt"), this.negative, h("small", { id: "dream-negative-help" }, "What to avoid; takes the place of the empty prompt.")),
+      h("div", { class: "d-field" }, h("label", { for: "dream-negative" }, "Negative prompt"), this.negative, h("small", { id: "dream-negative-help" }, "What to avoid; takes the place of the empty prompt.")),
       this.choices,
       this.lists,
     );
@@ -149,7 +149,7 @@ export class Settings extends HTMLElement {
           else this.parts.set(kind, select.value);
           this.again();
         });
-        return h("p", { class: "d-field" }, h("label", { for: select.id }, title), select);
+        return h("div", { class: "d-field" }, h("label", { for: select.id }, title), select);
       }));
     }
     for (const { kind, usual, chosen } of parts) {
