@@ -1,6 +1,6 @@
 """What a prior cannot do for a run, said before anything is written."""
 
-from dream3d.errors import ConfigError
+from dream3d.errors import ConfigError, PromptError
 from dream3d.priors.base import Prior
 from systems.base import RunConfig
 
@@ -9,9 +9,21 @@ def check_run(config: RunConfig, prior: Prior) -> None:
     """Refuse stages this prior cannot serve.
 
     Raises:
-        ConfigError: a stage's guidance needs a trainable companion, cameras, or another number of views.
+        ConfigError: a stage's guidance needs a trainable companion, cameras, another number of views, or a picture.
+        PromptError: the prompt is empty and matters.
     """
     kind = getattr(type(config.prior), "registered_name", type(prior).__name__)
+    if prior.needs_picture and not config.reference.image:
+        raise ConfigError(
+            f"prior '{kind}' shows a picture from other sides and was given none; give one with --image FILE"
+        )
+    if prior.needs_text and config.reference.image and not config.prompt.strip():
+        raise PromptError(
+            f"the prompt is empty, and prior '{kind}' knows what to make by words; say what the picture shows, for "
+            "example: a red mug"
+        )
+    if config.negative_prompt and not prior.needs_text:
+        raise ConfigError(f"prior '{kind}' takes no words; leave the negative prompt out")
     for index, stage in enumerate(config.stages):
         where = f"stages.{index}"
         latent = getattr(stage.scene, "latent", 0)
@@ -41,10 +53,11 @@ def check_run(config: RunConfig, prior: Prior) -> None:
                 f"{where}.views is {stage.views}, but prior '{kind}' denoises {joint} views of an object together; "
                 f"choose views={joint}, or conditioning=camera"
             )
-        if prior.only_jointly and stage.conditioning != "multiview":
+        if stage.conditioning not in prior.conditionings:
+            views = f" views={joint}" if prior.conditionings == ("multiview",) else ""
             raise ConfigError(
-                f"{where}.conditioning is '{stage.conditioning}', but prior '{kind}' only denoises {joint} views of an "
-                f"object together; choose conditioning=multiview and views={joint}"
+                f"{where}.conditioning is '{stage.conditioning}', which prior '{kind}' cannot be asked with; choose "
+                f"conditioning={' or '.join(prior.conditionings)}{views}"
             )
         if stage.guidance.companion_settings() is not None and not prior.has_companion:
             guidance = type(stage.guidance).registered_name  # type: ignore[attr-defined]

@@ -202,9 +202,15 @@ def run_system(
             prior.check_prompt(config.negative_prompt)
         check_run(config, prior)
         check_share(config, share)
-        prompts = Prompts(prior, config.prompt, config.negative_prompt)
+        reference = load_reference(config.reference)
+        if reference is not None:
+            size = prior.image_size
+            prior = prior.seeing(reference.picture(size, device), reference.settings.camera(size))
+        # Where the picture says it all the prompt may be empty, and still must not mean "no condition".
+        prompt = config.prompt if prior.needs_text else config.prompt.strip() or "the picture"
+        prompts = Prompts(prior, prompt, config.negative_prompt)
         index, scene, state = _start(config, found, prior, device, share)
-        state.reference = load_reference(config.reference)
+        state.reference = reference
     spent_before = 0.0 if found is None else found.seconds
     steps_before = [
         sum(stage.steps for stage in config.stages[:i]) for i in range(len(config.stages))

@@ -147,6 +147,8 @@ def _settings(arguments: argparse.Namespace) -> "RunConfig":
         if arguments.preset is not None:
             raise UsageError("--config and --preset exclude each other; a file holds all settings")
         return load_config_file(arguments.config, overrides, prompt, arguments.negative, seed)
+    if prompt is None and arguments.image is not None:
+        prompt = ""  # some priors need none; the others say so
     if prompt is None:
         raise UsageError('what to make is missing: dream3d generate "a red mug"')
     preset = "default" if arguments.preset is None else arguments.preset

@@ -17,6 +17,7 @@ from dream3d.cameras import CameraBatch
 from dream3d.diffusion import NoiseSchedule, Prediction
 from dream3d.errors import ConfigError
 from dream3d.registry import Registry
+from dream3d.rendering import RenderOutput
 
 if TYPE_CHECKING:
     from dream3d.companion import Companion
@@ -70,8 +71,12 @@ class Prior(ABC):
     """Whether a Condition may carry cameras (and, with them, several views per object)."""
     joint_views: int | None = None
     """How many views of one object it denoises jointly, where it was made for one number only."""
-    only_jointly: bool = False
-    """Whether it can be asked in no other way than about `joint_views` views of an object together."""
+    conditionings: tuple[str, ...] = ("text", "camera", "multiview")
+    """In which ways of a stage's `conditioning` it can be asked; cameras need `accepts_cameras` too."""
+    needs_picture: bool = False
+    """Whether it can be asked only after it was shown a picture (`seeing`)."""
+    needs_text: bool = True
+    """Whether the prompt says what to make; else a picture says all."""
     embeds_ahead: bool = False
     """Whether embedding is so costly to begin with that all a run may need should be asked for at once."""
     device: torch.device = torch.device("cpu")
@@ -103,6 +108,16 @@ class Prior(ABC):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         """The network's output at z_t, without gradient."""
+
+    def seeing(self, picture: RenderOutput, camera: CameraBatch) -> "Prior":
+        """This prior, asked about a picture. One that looks at no picture is returned as it is.
+
+        Args:
+            picture: what one camera sees of the object, with its coverage.
+            camera: that one, of the same size.
+        """
+        del picture, camera
+        return self
 
     @property
     def has_companion(self) -> bool:

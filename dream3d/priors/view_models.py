@@ -1,6 +1,7 @@
 """Priors that are told the view: MVDream, for four views together; Zero123, for a picture seen from elsewhere."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -60,3 +61,30 @@ class MVDreamConfig(ViewModelConfig):
         prior = open_mvdream(directory, device, self.precision, self.chunk)
         prior.origin = self._origin()
         return prior
+
+
+@PRIORS.register("zero123")
+@dataclass(frozen=True)
+class Zero123Config(ViewModelConfig):
+    """Zero123-XL: a picture's object from other sides; needs --image and conditioning=camera, and no prompt."""
+
+    model: str = "kxic/zero123-xl"
+    stable: ClassVar[bool] = False
+
+    def load(self, device: torch.device) -> Prior:
+        from dream3d.priors.pipelines.hub import model_directory
+        from dream3d.priors.pipelines.zero123 import open_zero123
+
+        directory = model_directory(self.model, self.revision, None, alternatives(self.model))
+        prior = open_zero123(directory, device, self.precision, self.stable, self.chunk)
+        prior.origin = self._origin()
+        return prior
+
+
+@PRIORS.register("stable-zero123")
+@dataclass(frozen=True)
+class StableZero123Config(Zero123Config):
+    """Stable-Zero123: as zero123, trained further by Stability AI; its weights are for non-commercial use."""
+
+    model: str = "ashawkey/stable-zero123-diffusers"
+    stable: ClassVar[bool] = True

@@ -61,7 +61,7 @@ class MVDreamPrior(PipelinePrior):
 
     accepts_cameras = True
     joint_views = VIEWS
-    only_jointly = True
+    conditionings = ("multiview",)
 
     @property
     def has_companion(self) -> bool:
