@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.companion import CompanionPair, CompanionSettings, CompanionTrainer
+from dream3d.companion import CompanionPair, CompanionSettings, CompanionTrainer, without_camera
 from dream3d.diffusion import add_noise
 from dream3d.priors.base import Condition, Prior
 from guidance.inversion import denoise
@@ -55,7 +55,7 @@ class BootstrapTrainer(CompanionTrainer):
         if self.settings.augment is None:
             raise ValueError("a pair of companions needs settings with `augment`")
         noise = torch.randn(z.shape, generator=generator).to(z)
-        told = condition if self.prior.accepts_cameras else Condition(condition.tokens)
+        told = condition if self.prior.accepts_cameras else without_camera(condition)
         better = improved(self.prior, z.detach(), noise, told, self.settings.augment)
         self.optimizer.zero_grad(set_to_none=True)
         # One after the other: a network that both share is switched to either in turn, which freezes the other.

@@ -207,7 +207,8 @@ class Prompts:
         empty = Condition(self._tokens([""] * count), *given)
         if not self.negative:
             return condition, empty, None
-        return condition, empty, Condition(self._tokens([self.negative] * count), *given)
+        away = self._prior.avoided(self._tokens([self.negative] * count))
+        return condition, empty, Condition(away, *given)
 
     def _given(self, cameras: CameraBatch, conditioning: str) -> tuple[CameraBatch | None, int]:
         """What a condition has beside its tokens."""

@@ -25,6 +25,11 @@ class RenderOutput:
     depth: Float[Tensor, "B H W 1"]
     normal: Float[Tensor, "B H W 3"] | None = None
 
+    def __getitem__(self, index: slice) -> "RenderOutput":
+        """Some of the images."""
+        normal = None if self.normal is None else self.normal[index]
+        return RenderOutput(self.rgb[index], self.alpha[index], self.depth[index], normal)
+
     def over(self, background: Float[Tensor, "*#B #H #W C"]) -> Float[Tensor, "B H W C"]:
         """The image in front of `background` (any shape that broadcasts to [B, H, W, C])."""
         return self.rgb + (1.0 - self.alpha) * background

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from dream3d.cameras import CameraBatch
 from dream3d.companion import CompanionTrainer
+from dream3d.controls import control_picture
 from dream3d.errors import NumericsError
 from dream3d.latent_scenes import latents_of
 from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
-from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import Scene
 from dream3d.surface_noise import Seen
 from guidance.base import Sides, Views, gradient_as_loss
@@ -205,19 +205,16 @@ def train_stage(
             )
             looked_at, latent = with_reference(cameras, state), scene.latent_colors
             output = (scene.render_latents if latent else scene.render)(looked_at.to(device))
-            rgb, alpha, depth = (
-                x[: len(cameras)] for x in (output.rgb, output.alpha, output.depth)
-            )
-            images = RenderOutput(rgb, alpha, depth).over(
-                latent.latents(background) if latent else background
-            )
+            shown = output[: len(cameras)]
+            images = shown.over(latent.latents(background) if latent else background)
         with phases("prior"):
             z = latents_of(images, prior) if latent else prior.encode(images)
             if stage.pixel_clip > 0.0:
                 bound = stage.pixel_clip / z[0].numel()
                 images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
-            seen = Seen(depth.detach(), alpha.detach(), cameras)
+            seen = Seen(shown.depth.detach(), shown.alpha.detach(), cameras)
             views = probe(stage, prompts, z, seen, state)
+            views = views.with_control(control_picture(prior.control, shown, cameras))
             guided = stage.guidance(prior, views)
             grad = clip_entries(guided.grad, stage.entry_clip(progress))
             grad = clip_norm(grad, stage.norm_clip(progress), views.condition.views_per_object)

@@ -7,8 +7,8 @@ the gradient with respect to the clean latents; it never sees a renderer, an opt
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -64,6 +64,22 @@ class Views:
     guider: Guider = PLAIN
     sides: Sides | None = None
     known_t: Float[Tensor, " B"] | None = None
+
+    def with_control(self, picture: Float[Tensor, "B H W 3"] | None) -> "Views":
+        """The same views with a picture of each told to a prior that has a ControlNet; None changes nothing."""
+        if picture is None:
+            return self
+
+        def told(condition: Condition | None) -> Condition | None:
+            return None if condition is None else replace(condition, control=picture)
+
+        conditions: dict[str, Any] = {
+            name: told(getattr(self, name)) for name in ("condition", "empty", "negative", "plain")
+        }
+        if self.sides is not None:
+            away = tuple(replace(side, control=picture) for side in self.sides.away)
+            conditions["sides"] = replace(self.sides, away=away)
+        return replace(self, **conditions)
 
     @property
     def host_t(self) -> Float[Tensor, " B"]:

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import torch
 
+from dream3d.companion import without_camera
 from dream3d.diffusion import add_noise
-from dream3d.priors.base import Condition, Prior
+from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
 from guidance.combine import (
@@ -65,9 +66,9 @@ class CoupledScore(Guidance):
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         alone = replace(
             views,
-            condition=Condition(views.condition.tokens),
-            empty=Condition(views.empty.tokens),
-            negative=None if views.negative is None else Condition(views.negative.tokens),
+            condition=without_camera(views.condition),
+            empty=without_camera(views.empty),
+            negative=None if views.negative is None else without_camera(views.negative),
         )
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         single = guided(prior, z_t, views.t, alone, self.cfg_scale(views.progress)).eps

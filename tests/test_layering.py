@@ -15,6 +15,7 @@ VOCABULARY = (
     "dream3d.errors",
     "dream3d.registry",
     "dream3d.cameras",
+    "dream3d.controls",
     "dream3d.rendering",
     "dream3d.diffusion",
     "dream3d.schedules",

@@ -5,6 +5,13 @@ from dataclasses import asdict
 
 from dream3d.cli.options import Command, Outcome, Parser, UsageError, say
 
+USES = {
+    "pipeline": "prior=diffusers prior.model=ID",
+    "controlnet": "prior=stable-diffusion prior.controlnet=ID (or prior=sdxl)",
+    "ip-adapter": "prior=stable-diffusion prior.ip_adapter=ID prior.image_prompt=FILE (or prior=sdxl)",
+}
+"""How a model of each kind is asked for."""
+
 
 def add_options(name: str, parser: Parser) -> Command:
     """Declare the command's options; returns what runs it."""
@@ -21,15 +28,16 @@ def list_models(arguments: argparse.Namespace) -> Outcome:
     from dream3d.priors.model_list import model_list
 
     rows = [asdict(entry) for entry in model_list()]
-    lines = [
-        f"{', '.join(entry.roles):24} {entry.id:48} {entry.memory:5.1f} GB  {entry.licence}"
-        + ("  (gated)" if entry.gated else "")
-        for entry in model_list()
-    ]
-    lines.append(
-        "Use one with: dream3d generate PROMPT prior=diffusers prior.model=ID conditioning=text"
-    )
-    return Outcome({"models": rows}, "\n".join(lines))
+    lines = []
+    for kind, use in USES.items():
+        lines += [
+            f"{', '.join(entry.roles):24} {entry.id:48} {entry.memory:5.1f} GB  {entry.licence}"
+            + ("  (gated)" if entry.gated else "")
+            for entry in model_list()
+            if entry.kind == kind
+        ]
+        lines.append(f"Use one with: dream3d generate PROMPT {use} conditioning=text\n")
+    return Outcome({"models": rows}, "\n".join(lines).strip())
 
 
 def check_models(arguments: argparse.Namespace) -> Outcome:
@@ -44,7 +52,7 @@ def check_models(arguments: argparse.Namespace) -> Outcome:
                 f"'{name}' is neither a role (`dream3d models list`) nor an id, owner/name"
             )
         names.append(entry.id if entry is not None and name in entry.roles else name)
-    names = names or [entry.id for entry in model_list()]
+    names = names or list(dict.fromkeys(entry.id for entry in model_list()))
     say(f"asking the hub about {len(names)} models")
     states = []
     for name in names:

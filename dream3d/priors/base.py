@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
+from dream3d.controls import Control
 from dream3d.diffusion import NoiseSchedule, Prediction
 from dream3d.errors import ConfigError
 from dream3d.registry import Registry
@@ -32,18 +33,21 @@ class Condition:
         cameras: poses of the B samples, or None for a prior asked text-only.
         views_per_object: samples i*V .. i*V+V-1 are V views of one object and are denoised jointly (MVDream layout);
             1 means independent samples. V > 1 requires cameras and one shared t per object.
+        control: a picture that says what is where in each sample, for a prior that asks for one (`Prior.control`).
     """
 
     tokens: Float[Tensor, "B L D"]
     cameras: CameraBatch | None = None
     views_per_object: int = 1
+    control: Float[Tensor, "B H W 3"] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> "Condition":
         cameras = None if self.cameras is None else self.cameras[index]
-        return replace(self, tokens=self.tokens[index], cameras=cameras)
+        control = None if self.control is None else self.control[index]
+        return replace(self, tokens=self.tokens[index], cameras=cameras, control=control)
 
     @staticmethod
     def concatenate(conditions: "list[Condition]") -> "Condition":
@@ -56,7 +60,13 @@ class Condition:
                 raise ValueError("cannot concatenate conditions with and without cameras")
             cameras = CameraBatch.concatenate(parts)
         tokens = torch.cat([c.tokens for c in conditions])
-        return Condition(tokens, cameras, first.views_per_object)
+        control = None
+        if first.control is not None:
+            pictures = [c.control for c in conditions if c.control is not None]
+            if len(pictures) != len(conditions):
+                raise ValueError("cannot concatenate conditions with and without control pictures")
+            control = torch.cat(pictures)
+        return Condition(tokens, cameras, first.views_per_object, control)
 
 
 class Prior(ABC):
@@ -71,6 +81,8 @@ class Prior(ABC):
     """Whether a Condition may carry cameras (and, with them, several views per object)."""
     joint_views: int | None = None
     """How many views of one object it denoises jointly, where it was made for one number only."""
+    control: Control = ""
+    """What the picture shows that a Condition must carry; "" for none."""
     conditionings: tuple[str, ...] = ("text", "camera", "multiview")
     """In which ways of a stage's `conditioning` it can be asked; cameras need `accepts_cameras` too."""
     needs_picture: bool = False
@@ -94,6 +106,10 @@ class Prior(ABC):
     @abstractmethod
     def embed(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """Text embeddings, one row per prompt; the empty string is the unconditional embedding."""
+
+    def avoided(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Embeddings of prompts to steer away from; other ones only where a prompt is more than its words."""
+        return tokens
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:

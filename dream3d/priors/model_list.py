@@ -27,7 +27,7 @@ class ModelEntry:
     Attributes:
         id: on the Hugging Face hub.
         roles: what it is good for, names that `prior.model` takes too.
-        pipeline: its diffusers class.
+        pipeline: its diffusers class; of an adapter, the class it goes with.
         prediction: what its network returns.
         licence: as documented.
         gated: whether a licence must be accepted on the hub, as documented.
@@ -35,6 +35,8 @@ class ModelEntry:
         native: side in pixels it was trained at.
         mirrors: other copies, named in errors and never taken silently.
         note: one line.
+        file: of an adapter's weights, where the id holds many.
+        kind: a whole pipeline, or what one is given beside it: `prior.controlnet`, `prior.ip_adapter`.
     """
 
     id: str
@@ -47,6 +49,8 @@ class ModelEntry:
     native: int
     mirrors: tuple[str, ...] = ()
     note: str = ""
+    file: str = ""
+    kind: Literal["pipeline", "controlnet", "ip-adapter"] = "pipeline"
 
 
 @cache
@@ -81,6 +85,21 @@ def find_model(name: str) -> ModelEntry | None:
             return entry
     found = roles().get(name)
     return found[0] if found else None
+
+
+def adapter_id(name: str, pipeline: str) -> str:
+    """The id of an adapter: of a role, the preferred one that goes with `pipeline`; any other name as it is.
+
+    Raises:
+        ConfigError: the role has none for this pipeline.
+    """
+    entries = roles().get(name)
+    if not entries:
+        return name
+    for entry in entries:
+        if entry.kind != "pipeline" and entry.pipeline == pipeline:
+            return f"{entry.id}/{entry.file}" if entry.file else entry.id
+    raise ConfigError(f"'{name}' names nothing for a {pipeline}; give a directory or an id")
 
 
 def alternatives(name: str) -> tuple[str, ...]:

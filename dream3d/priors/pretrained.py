@@ -1,14 +1,19 @@
 """Text-to-image models in diffusers' format as priors: from a local directory, or by their id on the hub."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import PRIORS, Prior, PriorConfig
-from dream3d.priors.model_list import alternatives, find_model
+from dream3d.priors.model_list import adapter_id, alternatives, find_model
+
+if TYPE_CHECKING:
+    from dream3d.priors.pipelines.control import ControlSettings
+    from dream3d.priors.pipelines.image_prompt import ImagePrompt
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -31,6 +36,17 @@ class DiffusersConfig(PriorConfig):
             (`dream3d generate --low-vram`).
         chunk: samples per network call at most; 0 for all at once.
         vae: another codec, an id or a directory: TAESD (madebyollin/taesd) or one that fits float16.
+        controlnet: a ControlNet for this kind of model: a directory, an id, or a role such as controlnet-depth.
+        control: what the picture shows that it is given of each view: depth or normal, of the scene itself.
+        control_image: a picture file that it is given of every view instead.
+        control_scale: strength of its corrections.
+        control_start: share of the way from noise to picture after which it begins.
+        control_end: share of the way at which it stops.
+        image_prompt: a picture file that says, beside the words, what things look like; needs ip_adapter.
+        ip_adapter: an IP-Adapter for this kind of model: a .safetensors file, owner/name/folder/file, or the role
+            ip-adapter.
+        image_encoder: directory or id of the encoder it was trained with; empty for the folder image_encoder beside it.
+        image_prompt_scale: strength of the picture; 0 is words alone.
         loras: .safetensors files, merged into the weights.
         lora_scales: their strengths, one each; empty for 1.
     """
@@ -44,6 +60,16 @@ class DiffusersConfig(PriorConfig):
     low_vram: bool = False
     chunk: int = 0
     vae: str = ""
+    controlnet: str = ""
+    control: Literal["depth", "normal"] = "depth"
+    control_image: str = ""
+    control_scale: float = 1.0
+    control_start: float = 0.0
+    control_end: float = 1.0
+    image_prompt: str = ""
+    ip_adapter: str = ""
+    image_encoder: str = ""
+    image_prompt_scale: float = 0.6
     loras: list[str] = field(default_factory=list)
     lora_scales: list[float] = field(default_factory=list)
 
@@ -59,6 +85,34 @@ class DiffusersConfig(PriorConfig):
             raise ConfigError(
                 f"prior.lora_scales has {len(self.lora_scales)} numbers for {len(self.loras)} LoRAs; "
                 "give one each, or none"
+            )
+
+        self._check_adapters()
+
+    def _check_adapters(self) -> None:
+        if self.control not in ("depth", "normal"):
+            raise ConfigError(f"prior.control is '{self.control}'; choose depth or normal")
+        if self.control_image and not self.controlnet:
+            raise ConfigError(
+                f"prior.control_image is '{self.control_image}', but there is no prior.controlnet to show it to"
+            )
+        if bool(self.image_prompt) != bool(self.ip_adapter):
+            raise ConfigError(
+                f"prior.image_prompt is '{self.image_prompt}' and prior.ip_adapter '{self.ip_adapter}'; "
+                "give both or neither"
+            )
+        if not 0.0 <= self.image_prompt_scale < math.inf:
+            raise ConfigError(
+                f"prior.image_prompt_scale is {self.image_prompt_scale}; choose 0 or a positive number"
+            )
+        if not 0.0 <= self.control_scale < math.inf:
+            raise ConfigError(
+                f"prior.control_scale is {self.control_scale}; choose 0 or a positive number"
+            )
+        if not 0.0 <= self.control_start <= self.control_end <= 1.0:
+            raise ConfigError(
+                f"prior.control_start is {self.control_start} and prior.control_end {self.control_end}; choose "
+                "0 <= start <= end <= 1"
             )
 
     @property
@@ -79,6 +133,7 @@ class DiffusersConfig(PriorConfig):
         source, directory, checkpoint = self._source()
         vae = model_directory(self.vae, whole=True) if self.vae else None
         scales = self.lora_scales or [1.0] * len(self.loras)
+        control = self._control(directory) if self.controlnet else None
         how = Opening(
             precision=self.precision,
             resolution=self.resolution,
@@ -86,6 +141,8 @@ class DiffusersConfig(PriorConfig):
             chunk=self.chunk,
             low_vram=self.low_vram,
             checkpoint=checkpoint,
+            control=control,
+            picture=self._picture(directory) if self.image_prompt else None,
             vae=vae,
             loras=tuple(
                 (Path(file).expanduser(), scale)
@@ -98,9 +155,40 @@ class DiffusersConfig(PriorConfig):
             "revision": "" if checkpoint else self.revision or _commit(directory),
             "licence": self.license or "see the model's card",
             **({"vae": self.vae} if self.vae else {}),
+            **({"controlnet": self.controlnet} if self.controlnet else {}),
+            **({"ip_adapter": self.ip_adapter} if self.ip_adapter else {}),
             **({"loras": ", ".join(Path(file).name for file in self.loras)} if self.loras else {}),
         }
         return prior
+
+    def _control(self, directory: Path) -> "ControlSettings":
+        """The ControlNet for the pipeline in `directory`, downloaded if need be."""
+        from dream3d.priors.pipelines.control import ControlSettings
+        from dream3d.priors.pipelines.hub import model_directory
+        from dream3d.priors.pipelines.parts import pipeline_row
+
+        name = adapter_id(self.controlnet, pipeline_row(directory).pipeline)
+        return ControlSettings(
+            model_directory(name, whole=True),
+            self.control,
+            Path(self.control_image).expanduser() if self.control_image else None,
+            self.control_scale,
+            self.control_start,
+            self.control_end,
+        )
+
+    def _picture(self, directory: Path) -> "ImagePrompt":
+        """The image prompt for the pipeline in `directory`, its adapter downloaded if need be."""
+        from dream3d.priors.pipelines.hub import adapter_file, model_directory
+        from dream3d.priors.pipelines.image_prompt import ImagePrompt
+        from dream3d.priors.pipelines.parts import pipeline_row
+
+        file = adapter_file(adapter_id(self.ip_adapter, pipeline_row(directory).pipeline))
+        encoder = file.parent / "image_encoder"
+        if self.image_encoder:
+            encoder = model_directory(self.image_encoder, whole=True)
+        image = Path(self.image_prompt).expanduser()
+        return ImagePrompt(image, file, encoder, self.image_prompt_scale)
 
     def _source(self) -> tuple[str, Path, Path | None]:
         """The model's name for the record, its directory, and its one file where it is that."""
@@ -118,6 +206,11 @@ class DiffusersConfig(PriorConfig):
                     f"prior.config is '{self.config}', but prior.model is no single file; leave prior.config empty"
                 )
             entry = find_model(self.model)
+            if entry is not None and entry.kind != "pipeline":
+                raise ConfigError(
+                    f"prior.model is '{self.model}', which is a {entry.kind}: no model of its own, but one for a "
+                    f"{entry.pipeline} (`dream3d models list`)"
+                )
             named = entry is not None and self.model in entry.roles and not is_directory(self.model)
             source = entry.id if entry is not None and named else self.model
             directory = model_directory(source, self.revision, None, alternatives(source))

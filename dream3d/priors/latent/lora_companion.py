@@ -17,7 +17,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from dream3d.companion import Companion
+from dream3d.companion import Companion, without_camera
 from dream3d.diffusion import Prediction
 from dream3d.priors.base import Condition
 from dream3d.priors.latent.camera_encoder import FEATURES, camera_features
@@ -102,7 +102,7 @@ class LoraCompanion(Companion):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         with self._switched_on(condition):
-            told = condition if self.prior.accepts_cameras else Condition(condition.tokens)
+            told = condition if self.prior.accepts_cameras else without_camera(condition)
             return self.prior.output(z_t, t, told)
 
     @contextmanager

@@ -32,6 +32,7 @@ def model_directory(
     alternatives: tuple[str, ...] = (),
     whole: bool = False,
     weights: bool = True,
+    only: tuple[str, ...] = (),
 ) -> Path:
     """Where the files of a model are; downloads them first if `source` is an id that is not here yet.
 
@@ -41,6 +42,7 @@ def model_directory(
         fetch: what downloads; None for the hub's own client.
         alternatives: ids to name when this one cannot be had. They are never taken by themselves.
         whole: also weights at the top, as a part on its own has; of a pipeline only its folders' are fetched.
+        only: patterns of the files to fetch instead.
         weights: False leaves them out: configurations and tokenizers alone.
 
     Raises:
@@ -65,12 +67,41 @@ def model_directory(
             fetch(
                 source,
                 revision=revision or None,
-                allow_patterns=files,
+                allow_patterns=list(only) or files,
                 ignore_patterns=list(UNWANTED),
             )
         )
     except Exception as error:  # the client raises its own, the transport's and the system's errors
         raise hub_error(source, error, alternatives) from error
+
+
+def adapter_file(source: str) -> Path:
+    """An IP-Adapter's file, its image encoder's folder beside it; of an id only these two are fetched.
+
+    Args:
+        source: a file, a directory with one .safetensors file, or an id and a path in it: owner/name/folder/file.
+
+    Raises:
+        ModelError: as `model_directory`; none or several files in a directory.
+    """
+    if is_directory(source):
+        path = Path(source).expanduser()
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        if len(files) != 1:
+            names = ", ".join(file.name for file in files) or "none"
+            raise ModelError(f"{path} should hold one .safetensors file, it has {names}; name one")
+        return files[0]
+    owner, _, rest = source.partition("/")
+    name, _, inside = rest.partition("/")
+    if not inside.endswith(".safetensors"):
+        raise ModelError(
+            f"prior.ip_adapter is '{source}'; give a .safetensors file, owner/name/folder/file.safetensors, or the "
+            "role ip-adapter"
+        )
+    folder = inside.rpartition("/")[0]
+    beside = f"{folder}/image_encoder" if folder else "image_encoder"
+    only = (inside, f"{beside}/*.json", f"{beside}/*.safetensors")
+    return model_directory(f"{owner}/{name}", only=only) / inside
 
 
 def hub_error(source: str, error: Exception, alternatives: tuple[str, ...] = ()) -> ModelError:

@@ -9,6 +9,8 @@ import torch
 
 from dream3d.errors import ModelError
 from dream3d.priors.latent.components import read_json
+from dream3d.priors.pipelines.control import ControlSettings, open_control
+from dream3d.priors.pipelines.image_prompt import ImagePrompt, add_image_prompt
 from dream3d.priors.pipelines.lora import load_text_lora, merge_lora
 from dream3d.priors.pipelines.parts import load_part, open_text_pipeline, part_class, pipeline_row
 from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
@@ -32,6 +34,8 @@ class Opening:
         keep_text: hold on to the text encoders.
         loras: files and their strengths, merged into the weights in this order.
         checkpoint: a single file with the networks' weights; the directory then gives configurations and tokenizers.
+        control: a ControlNet and how it is used, or None.
+        picture: what goes with the words of every prompt, or None.
         vae: directory of another codec that takes the pipeline's place (one folder, or a model with a `vae` in it).
     """
 
@@ -42,6 +46,8 @@ class Opening:
     low_vram: bool = False
     keep_text: bool = False
     checkpoint: Path | None = None
+    control: ControlSettings | None = None
+    picture: ImagePrompt | None = None
     vae: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
 
@@ -67,9 +73,16 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     network = load(required_class(index, row.network, directory), directory / row.network, dtype)
     for file, scale in how.loras:
         merge_lora(network, row, file, scale)
+    image = None
+    if how.picture is not None:
+        image = add_image_prompt(network, row, how.picture, device, dtype)
     vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
     scheduler = load(required_class(index, "scheduler", directory), directory / "scheduler", dtype)
+    control = None if how.control is None else open_control(how.control, row, network, dtype)
     place = _place(how, device)
+    if control is not None:
+        place(control.network)
+        control.fixed = None if control.fixed is None else control.fixed.to(device)
     place(network)
     if how.low_vram:
         _slice(vae)
@@ -86,8 +99,8 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
                 place(part)
         return pipeline
 
-    text = TextEmbedder(row, open_text, device, keep=how.keep_text)
-    parts = PipelineParts(row, network, vae, scheduler, text, settings)
+    text = TextEmbedder(row, open_text, device, image, keep=how.keep_text)
+    parts = PipelineParts(row, network, vae, scheduler, text, settings, control)
     chunk = how.chunk or (2 if how.low_vram else 0)
     return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk)
 

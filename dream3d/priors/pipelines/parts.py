@@ -186,23 +186,38 @@ def open_text_pipeline(
     Raises:
         ModelError: as `load_part`.
     """
-    import diffusers
-
     index = read_json(directory / "model_index.json")
-    cls: Any = getattr(diffusers, row.pipeline)
     given: dict[str, Any] = {}
-    for name, parameter in inspect.signature(cls.__init__).parameters.items():
-        if name == "self":
-            continue
+    for name in inspect.signature(pipeline_class(row).__init__).parameters:
         if name.startswith(("text_encoder", "tokenizer")):
             part = part_class(index, name, directory)
             given[name] = None if part is None else load(part, directory / name, dtype)
+    return partial_pipeline(row, index, given)
+
+
+def pipeline_class(row: PipelineRow) -> Any:
+    """diffusers' class."""
+    import diffusers
+
+    return getattr(diffusers, row.pipeline)
+
+
+def partial_pipeline(row: PipelineRow, index: dict[str, Any], given: dict[str, Any]) -> Any:
+    """A pipeline of some parts only, for the methods that need no others.
+
+    Args:
+        row: of its class.
+        index: model_index.json, whose scalars are settings.
+        given: the parts.
+    """
+    cls, given = pipeline_class(row), dict(given)
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if name == "self" or name in given:
+            continue
+        if name == "requires_safety_checker":
+            given[name] = False
         elif name in index and not isinstance(index[name], list):
             given[name] = index[name]
-        elif name == "requires_safety_checker":
-            given[name] = False
         elif parameter.default is inspect.Parameter.empty:
             given[name] = None
-    if "requires_safety_checker" in given:
-        given["requires_safety_checker"] = False
     return cls(**given)

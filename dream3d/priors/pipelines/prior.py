@@ -21,6 +21,7 @@ from dream3d.errors import ModelError
 from dream3d.priors.base import Condition, Prior
 from dream3d.priors.pipelines.call import arguments, from_layout, model_time
 from dream3d.priors.pipelines.codec import LatentCodec
+from dream3d.priors.pipelines.control import ControlBranch
 from dream3d.priors.pipelines.table import PipelineRow
 from dream3d.priors.pipelines.text import TextEmbedder
 
@@ -52,6 +53,7 @@ class PipelineParts:
         scheduler: only its tables and configuration are read.
         text: embeds prompts.
         settings: the scalars of model_index.json.
+        control: a ControlNet, or None.
     """
 
     row: PipelineRow
@@ -60,6 +62,7 @@ class PipelineParts:
     scheduler: Any
     text: TextEmbedder
     settings: dict[str, Any] = field(default_factory=dict)
+    control: ControlBranch | None = None
 
 
 def _schedule(parts: PipelineParts, device: torch.device) -> tuple[NoiseSchedule, PredictionKind]:
@@ -113,6 +116,7 @@ class PipelinePrior(Prior):
         self.device = device
         self.guidance_embedding = guidance_embedding
         self.chunk = chunk
+        self.control = "" if parts.control is None else parts.control.wants
         self.codec = LatentCodec(parts.vae, parts.row.norm)
         self.kind: PredictionKind
         self.schedule, self.kind = _schedule(parts, device)
@@ -135,6 +139,10 @@ class PipelinePrior(Prior):
     def embed(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
         """All the pipeline's text encoders say, packed (see `packing`)."""
         return self.parts.text.embed(prompts).to(self.device)
+
+    def avoided(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Without the picture, where one goes with the prompt."""
+        return self.parts.text.without_image(tokens)
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """The mean of the codec's posterior, normalised as the network was trained; differentiable."""
@@ -179,6 +187,11 @@ class PipelinePrior(Prior):
         config = self.network.config
         told = model_time(self.row, config, self.table, t)
         given = arguments(self.row, config, z, told, text, self.guidance_embedding, self.image_size)
+        if self.parts.control is not None:
+            given |= self.parts.control.corrections(given, t, condition.control, self.image_size)
+        if text.image is not None:
+            words = self.row.names[2]
+            given[words] = (given[words], [text.image.to(self.dtype)])
         value = from_layout(self.row, self.network(**given)[0], z_t)
         value = value.to(z_t.dtype)
         return self._prediction(-value if self.row.output == "-flow" else value, z_t, t)

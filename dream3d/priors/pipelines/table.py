@@ -55,6 +55,7 @@ class PipelineRow:
         empty_results: how to read `encode_prompt`'s answer, guidance on, for the empty prompt; () where it is embedded
             as any other. Some pipelines wrap the prompt in instructions, and leave the empty one bare.
         trimmed: prompts differ in length; what no prompt of a run needs is cut off before the network.
+        adapters: takes a ControlNet and an IP-Adapter, as diffusers' pipelines of the same family do.
         dtype: of the weights on a GPU.
         needs: further Python packages the pipeline cannot do without.
         advice: what a user should know, one line.
@@ -86,6 +87,7 @@ class PipelineRow:
     text_results: tuple[str, ...] = ("tokens", "")
     empty_results: tuple[str, ...] = ()
     trimmed: bool = False
+    adapters: bool = False
     dtype: Literal["float16", "bfloat16"] = "bfloat16"
     needs: tuple[str, ...] = ()
     advice: str = ""
@@ -107,6 +109,7 @@ STABLE_DIFFUSION = PipelineRow(
     scale=7.5,
     names=_UNET,
     text_options=_ALONE,
+    adapters=True,
     dtype="float16",
     advice="1.x predicts noise, most 2.x `v`: read from the scheduler. Fastest step, every LoRA and ControlNet.",
 )
@@ -127,6 +130,7 @@ SDXL = PipelineRow(
     size_ids=True,
     text_options=_ALONE,
     text_results=("tokens", "", "pooled", ""),
+    adapters=True,
     dtype="float16",
     advice="Its codec overflows in float16: it is kept in float32 unless vae names one made for float16.",
 )

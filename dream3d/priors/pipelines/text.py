@@ -3,6 +3,7 @@
 import gc
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class TextEmbedder:
         open_pipeline: makes a pipeline of text encoders and tokenizers alone, on the device; called again whenever
             new prompts come.
         device: where the encoders compute.
+        image: tokens of no picture and of the picture that goes with every prompt but the empty one, or None.
         keep: hold on to the encoders between calls.
     """
 
@@ -32,11 +34,13 @@ class TextEmbedder:
         row: PipelineRow,
         open_pipeline: Callable[[], Any],
         device: torch.device,
+        image: Float[Tensor, "2 N D"] | None = None,
         keep: bool = False,
     ) -> None:
         self.row = row
         self.open_pipeline = open_pipeline
         self.device = device
+        self.image = image
         self.keep = keep
         self.layout: TextLayout | None = None
         self.longest = 0
@@ -71,6 +75,13 @@ class TextEmbedder:
             return text
         return Text(text.tokens[:, : self.longest], text.pooled, text.mask[:, : self.longest])
 
+    def without_image(self, packed: Float[Tensor, "B R D"]) -> Float[Tensor, "B R D"]:
+        """The same words with no picture beside them."""
+        if self.image is None:
+            return packed
+        none = self.image[0].to(packed).expand(len(packed), -1, -1)
+        return torch.cat([packed[:, : packed.shape[1] - none.shape[1]], none], dim=1)
+
     def _encode(self, pipeline: Any, prompts: list[str]) -> Float[Tensor, "B R D"]:
         options = dict(self.row.text_options)
         for name in self.row.call_defaults:
@@ -89,6 +100,9 @@ class TextEmbedder:
             text = padded(text, max(self._room, text.tokens.shape[1]))
             assert text.mask is not None
             self.longest = max(self.longest, int(text.mask.sum(1).max()))
+        if self.image is not None:
+            said = [int(bool(prompt)) for prompt in prompts]
+            text = replace(text, image=self.image[said].to(text.tokens.device))
         packed, layout = pack(text)
         if self.layout is not None and layout != self.layout:
             raise ValueError(f"text layout changed from {self.layout} to {layout}")
