@@ -14,6 +14,7 @@ from tiny_pipelines import HIDDEN, save_tiny, tiny_pipeline
 
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import Condition
+from dream3d.priors.model_list import adapter_id
 from dream3d.priors.pipelines.control import ControlSettings
 from dream3d.priors.pipelines.hub import WANTED, adapter_file
 from dream3d.priors.pipelines.image_prompt import ImagePrompt
@@ -157,6 +158,7 @@ def test_words_alone_at_scale_zero_and_away_from_the_negative(saved: Any) -> Non
     assert torch.equal(b, c) and not torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_with_a_controlnet_and_a_companion(saved: Any, tmp_path: Path) -> None:
     """The ControlNet reads words alone; the companion begins as the prior, picture and all."""
     directory, adapter, picture = saved(SD)
@@ -211,6 +213,14 @@ def test_only_the_adapter_and_its_encoder_are_fetched(monkeypatch: pytest.Monkey
         "models/image_encoder/*.safetensors",
     ]
     assert "*.json" in WANTED, "which would fetch every folder's"
+
+
+def test_the_role_means_the_one_for_the_pipeline() -> None:
+    assert adapter_id("ip-adapter", SD) == "h94/IP-Adapter/models/ip-adapter_sd15.safetensors"
+    assert adapter_id("ip-adapter", XL).startswith("h94/IP-Adapter/sdxl_models/")
+    assert adapter_id("/a/file.safetensors", SD) == "/a/file.safetensors"
+    with pytest.raises(ConfigError, match="names nothing for a SanaPipeline"):
+        adapter_id("ip-adapter", "SanaPipeline")
 
 
 @pytest.mark.parametrize(

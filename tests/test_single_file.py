@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return get
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", ["1", pytest.param("2", marks=pytest.mark.slow), "xl"])
 def test_one_file_is_the_directory(kind: str, made: Any) -> None:
     """Bit for bit the pipeline the file was written from: text, network and codec."""
     whole, config, file, _ = made(kind)

@@ -31,7 +31,7 @@ def list_models(arguments: argparse.Namespace) -> Outcome:
     lines = []
     for kind, use in USES.items():
         lines += [
-            f"{', '.join(entry.roles):24} {entry.id:48} {entry.memory:5.1f} GB  {entry.licence}"
+            f"{', '.join(entry.roles):24} {entry.address:56} {entry.memory:5.1f} GB  {entry.licence}"
             + ("  (gated)" if entry.gated else "")
             for entry in model_list()
             if entry.kind == kind

@@ -52,6 +52,11 @@ class ModelEntry:
     file: str = ""
     kind: Literal["pipeline", "controlnet", "ip-adapter"] = "pipeline"
 
+    @property
+    def address(self) -> str:
+        """What a setting calls it: the id, and the file in it where it holds many."""
+        return f"{self.id}/{self.file}" if self.file else self.id
+
 
 @cache
 def model_list() -> tuple[ModelEntry, ...]:
@@ -88,7 +93,7 @@ def find_model(name: str) -> ModelEntry | None:
 
 
 def adapter_id(name: str, pipeline: str) -> str:
-    """The id of an adapter: of a role, the preferred one that goes with `pipeline`; any other name as it is.
+    """The address of an adapter: of a role, the preferred one that goes with `pipeline`; any other name as it is.
 
     Raises:
         ConfigError: the role has none for this pipeline.
@@ -98,7 +103,7 @@ def adapter_id(name: str, pipeline: str) -> str:
         return name
     for entry in entries:
         if entry.kind != "pipeline" and entry.pipeline == pipeline:
-            return f"{entry.id}/{entry.file}" if entry.file else entry.id
+            return entry.address
     raise ConfigError(f"'{name}' names nothing for a {pipeline}; give a directory or an id")
 
 
