@@ -47,8 +47,8 @@ class ReferenceSettings:
     distance: float = 3.2
     fovy_deg: float = 40.0
     fill: float = 0.8
-    weight_rgb: Ramp = field(default_factory=lambda: constant(1.0))
-    weight_mask: Ramp = field(default_factory=lambda: constant(1.0))
+    weight_rgb: Ramp = field(default_factory=lambda: constant(10.0))
+    weight_mask: Ramp = field(default_factory=lambda: constant(10.0))
     every: int = 1
     sha256: str = ""
 
