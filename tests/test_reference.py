@@ -15,7 +15,7 @@ from dream3d.cameras import orbit_cameras
 from dream3d.cli.main import main
 from dream3d.config import load_config, load_config_file
 from dream3d.cut_out import border_plane, cut_out
-from dream3d.errors import ConfigError, PictureError
+from dream3d.errors import ConfigError, PictureError, PromptError
 from dream3d.evaluation.geometry import overlap
 from dream3d.evaluation.run import against_picture, load_scene
 from dream3d.evaluation.truth import truth_variant
@@ -292,3 +292,6 @@ def test_a_job_keeps_its_own_picture(tmp_path: Path, picture: Path) -> None:
     assert (read_picture(config.reference.image) == disc()).all()
     with pytest.raises(PictureError):
         store.submit(request, start=False)
+    assert JobRequest("", overrides=("reference.image=a.png",)).prompt == ""
+    with pytest.raises(PromptError):
+        JobRequest("", overrides=("reference.fill=0",))

@@ -44,7 +44,7 @@ class JobRequest:
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt", "preset", "owner"):
             check_text(name, getattr(self, name))
-        if not self.prompt.strip():
+        if not self.prompt.strip() and not self._has_picture():
             raise PromptError("the prompt is empty; say what to make, for example: a red mug")
         if len(self.overrides) > MAX_OVERRIDES:
             raise ConfigError(f"{len(self.overrides)} settings given; at most {MAX_OVERRIDES}")
@@ -52,6 +52,12 @@ class JobRequest:
             json.dumps(self.overrides, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"a setting is not plain, finite data ({error})") from error
+
+    def _has_picture(self) -> bool:
+        """Whether a picture is given, which some priors take in place of words; the others refuse at the start."""
+        if isinstance(self.overrides, Mapping):
+            return "reference.image" in self.overrides
+        return any(text.startswith("reference.image=") for text in self.overrides)
 
     def config_text(self) -> str:
         """The resolved configuration as YAML.
