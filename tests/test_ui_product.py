@@ -127,6 +127,33 @@ def test_a_list_of_prompts_is_made(
     assert [line.split(",")[7] for line in table.splitlines()[1:]].count("done") == 2
 
 
+def test_a_mesh_and_a_picture_are_sent_with_the_form(
+    open_tab: Callable[..., Any], server: Any, tmp_path: Path
+) -> None:
+    import trimesh
+    from PIL import Image
+
+    box, red = tmp_path / "box.glb", tmp_path / "red.png"
+    trimesh.creation.box().export(box)
+    Image.new("RGB", (32, 32), "white").save(red)
+    with Image.open(red) as picture:
+        picture.paste((255, 0, 0), (8, 8, 24, 24))
+        picture.save(red)
+    tab = open_tab()
+    tab.get_by_label("Prompt", exact=True).fill("a mug")
+    tab.get_by_role("radio", name="Other").check()
+    tab.get_by_label("All presets").select_option("texture")
+    tab.locator("summary", has_text="Representation: mesh").click()
+    tab.get_by_label("Mesh: a file of yours").set_input_files(box)
+    tab.get_by_label("Picture to follow").set_input_files(red)
+    tab.get_by_role("button", name="Generate").click()
+    job = job_in(tab)
+    server.store.cancel(job)
+    overrides = ask(server, "GET", f"/api/jobs/{job}").json["job"]["request"]["overrides"]
+    assert Path(overrides["scene.mesh"]).read_bytes() == box.read_bytes()
+    assert Path(overrides["reference.image"]).read_bytes() == red.read_bytes()
+
+
 def test_a_restarted_server_is_found_again(chromium: Any, place: Path) -> None:
     from playwright.sync_api import expect
 

@@ -175,6 +175,14 @@ def _add_form(api: APIRouter, jobs: UserJobs) -> None:
             preset, parts, steps = filled["preset"], filled["parts"], filled["steps"]
         return _answer({"form": form_data(preset, parts, steps, pace), "filled": filled})
 
+    @api.post("/uploads")
+    async def upload(request: Request, name: str = "") -> JSONResponse:
+        if request.headers.get("content-type") != "application/octet-stream":
+            raise ConfigError("send the file as it is: Content-Type: application/octet-stream")
+        data = await request.body()
+        kept = await run_in_threadpool(jobs.uploads.add, name, data, _user(request))
+        return _answer({"upload": kept}, 201)
+
     @api.post("/form")
     async def press(request: Request) -> JSONResponse:
         data = await _json(request)

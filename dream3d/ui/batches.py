@@ -19,7 +19,7 @@ from dream3d.errors import ConfigError, Dream3DError
 from dream3d.files import make_directory, write_json
 from dream3d.jobs import Job, JobRequest
 from dream3d.jobs.records import read_object
-from dream3d.ui.jobs import UserJobs, check_words, summary
+from dream3d.ui.jobs import UserJobs, summary
 
 KINDS = (".txt", ".csv", ".jsonl")
 MOST_ASSETS = 100
@@ -95,9 +95,8 @@ class Batches:
             asked.prompt, asked.preset, asked.seed, asked.negative_prompt, asked.overrides, user
         )
         try:
-            check_words(request)
             tags = {"batch": batch, "line": item.line}
-            return {**row, "job": self.jobs.store.submit(request, tags, start=False)}
+            return {**row, "job": self.jobs.submit(request, tags, start=False)}
         except Dream3DError as error:
             return {**row, "job": "", "problem": str(error)}
 

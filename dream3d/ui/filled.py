@@ -37,7 +37,7 @@ TITLES = {
     "prior": "Prior",
     "stage": "Views and steps",
 }
-_SENT = {"prompt", "negative_prompt", "preset", "seed", "steps", "parts", "settings"}
+_SENT = {"prompt", "negative_prompt", "preset", "seed", "steps", "parts", "settings", "image"}
 
 
 def form_data(
@@ -84,10 +84,11 @@ def form_data(
 
 @functools.cache
 def presets() -> list[dict[str, Any]]:
-    """All presets, those of `SPEEDS` first."""
-    found = {entry["name"]: entry for entry in entries("presets")}
+    """All presets, those of `SPEEDS` first, published systems last."""
+    systems = {entry["name"]: entry for entry in entries("systems")}
+    found = {entry["name"]: entry for entry in entries("presets")} | systems
     order = [*SPEEDS, *(name for name in found if name not in SPEEDS)]
-    return [{"name": n, "summary": found[n]["summary"], "plain": n in SPEEDS} for n in order]
+    return [{"name": n, "summary": found[n]["summary"], "published": n in systems} for n in order]
 
 
 def _part(kind: str, base: RunConfig, chosen: str | None) -> dict[str, Any]:
@@ -152,6 +153,7 @@ def filled_from(job: Job, jobs: UserJobs) -> dict[str, Any]:
         "steps": None if steps == base.stages[0].steps else steps,
         "parts": parts,
         "settings": edits(config, chosen_config(request.preset, parts)),
+        "image": config.reference.image,
     }
 
 
@@ -166,8 +168,8 @@ def read_form(data: Any, user: str) -> JobRequest:
     """A job request from what the form sends.
 
     Args:
-        data: `prompt`, `negative_prompt`, `preset`, `seed`, `steps` (null is the preset's), `parts` (names by kind) and
-            `settings` (what is written in their controls, by path).
+        data: `prompt`, `negative_prompt`, `preset`, `seed`, `steps` (null is the preset's), `parts` (names by kind),
+            `settings` (what is written in their controls, by path) and `image` (an upload, or a path).
         user: who sent it.
 
     Raises:
@@ -187,6 +189,8 @@ def read_form(data: Any, user: str) -> JobRequest:
     steps = _whole(data.get("steps"), "steps", 1)
     if steps is not None and steps != base.stages[0].steps:
         overrides["steps"] = steps
+    if image := data.get("image"):
+        overrides["reference.image"] = str(image)
     fields = [field for group in form_fields(config).values() for field in group]
     return JobRequest(
         prompt=data.get("prompt") or "",

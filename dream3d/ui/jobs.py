@@ -2,16 +2,19 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dream3d.errors import ConfigError, PromptError
+from dream3d.errors import ConfigError, Dream3DError, PromptError
 from dream3d.jobs import ENDED, Job, JobRequest, JobStore
 from dream3d.jobs.records import read_object
 from dream3d.run_directory import RunDirectory, slug
 from dream3d.ui.command import shell_command
 from dream3d.ui.tasks import Tasks
+from dream3d.ui.uploads import Uploads
+from systems.base import RunConfig
 
 SECONDS_LIST_IS_FRESH = 0.5
 POINTS = 400
@@ -29,18 +32,51 @@ class UserJobs:
     def __init__(self, store: JobStore, tasks: Tasks) -> None:
         self.store = store
         self.tasks = tasks
+        self.uploads = Uploads(store)
         self._listed: tuple[float, list[Job]] = (-1e9, [])
 
-    def submit(self, request: JobRequest) -> str:
-        """Queue a job.
+    def submit(
+        self, request: JobRequest, tags: Mapping[str, Any] | None = None, start: bool = True
+    ) -> str:
+        """Queue a job; `tags` and `start` are as of `JobStore.submit`.
 
         Raises:
             PromptError: also when the embedded prior does not know a word, which saves a start for nothing.
             ConfigError, OutputError: as `JobStore.submit`.
         """
-        check_words(request)
         self._listed = (-1e9, [])
-        return self.store.submit(request)
+        try:
+            return self.store.submit(self.checked(request), tags, start=start)
+        except Dream3DError as error:
+            raise type(error)(self.uploads.without_paths(str(error))) from error
+
+    def checked(self, request: JobRequest) -> JobRequest:
+        """The request with the files of its user in it, when nothing speaks against it.
+
+        Raises:
+            PromptError, ConfigError: words the embedded prior does not know, or a file that is not the user's.
+        """
+        if isinstance(request.overrides, Mapping):
+            resolved = self.uploads.resolved(dict(request.overrides), request.owner)
+            request = replace(request, overrides=resolved)
+        if request.owner:
+            for text in _texts(request.overrides):
+                if ("/" in text or "\\" in text) and not self.uploads.is_own(text, request.owner):
+                    raise ConfigError(f"'{text}' is no file of yours; send it with the form")
+        config = check_words(request)
+        if request.owner:
+            self._check_files(config, request.owner)
+        return request
+
+    def _check_files(self, config: RunConfig, user: str) -> None:
+        """Where others come in, a setting may name no file of this machine but those they sent."""
+        scenes = [stage.scene for stage in config.stages if stage.scene is not None]
+        named = [config.reference.image, *(getattr(scene, "mesh", "") for scene in scenes)]
+        for path in named:
+            if path not in ("", "sphere") and not self.uploads.is_own(path, user):
+                raise ConfigError(f"'{path}' is no file of yours; send it with the form")
+        if getattr(config.prior, "path", ""):
+            raise ConfigError("prior.path cannot be chosen here; ask who runs the server")
 
     def get(self, job: str, user: str) -> Job:
         """The job as it stands.
@@ -149,8 +185,8 @@ class UserJobs:
             raise ConfigError("much is waiting to be measured already; try again later")
 
 
-def check_words(request: JobRequest) -> None:
-    """Refuse words the embedded prior does not know.
+def check_words(request: JobRequest) -> RunConfig:
+    """The resolved configuration; words the embedded prior does not know are refused.
 
     Raises:
         PromptError, ConfigError: the message says which, and what is near.
@@ -170,6 +206,7 @@ def check_words(request: JobRequest) -> None:
         note = check_prompt(text, prior)
         if not note.known:
             raise PromptError(note.message)
+    return config
 
 
 def uses_embedded(directory: Path) -> bool:
@@ -200,6 +237,15 @@ def summary(job: Job) -> dict[str, Any]:
     data["can_resume"] = job.state in ENDED and job.state != "done" and not job.live
     data["can_delete"] = job.state != "running" and not job.live
     return data
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in nested settings."""
+    if isinstance(value, Mapping):
+        return [text for part in value.values() for text in _texts(part)]
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in _texts(part)]
+    return [value] if isinstance(value, str) else []
 
 
 def _matches(job: Job, words: Iterable[str]) -> bool:

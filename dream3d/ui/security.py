@@ -26,6 +26,7 @@ MEGABYTE = 2**20
 MAX_UPLOAD = 50 * MEGABYTE
 MAX_BODY = MEGABYTE
 UPLOADS = "/gradio_api/upload"
+OWN_UPLOADS = "/api/uploads"
 
 # The framework's own scripts are inline and compile templates; nothing of it may come from another machine.
 POLICY = (
@@ -112,7 +113,7 @@ class Guard:
             await asyncio.sleep(SECONDS_AFTER_A_WRONG_PASSWORD if "authorization" in headers else 0)
             await _answer(send, 401, "who are you?", {"www-authenticate": 'Basic realm="dream3d"'})
             return
-        limit = MAX_UPLOAD if scope["path"] == UPLOADS else MAX_BODY
+        limit = MAX_UPLOAD if scope["path"] in (UPLOADS, OWN_UPLOADS) else MAX_BODY
         if refusal is None and _claimed(headers) > limit:
             refusal = 413, f"at most {limit // MEGABYTE} MB are taken"
         if refusal is not None:

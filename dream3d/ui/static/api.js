@@ -5,13 +5,13 @@ export const connection = new EventTarget();
 
 export class Refusal extends Error {}
 
-async function ask(method, path, body) {
+async function ask(method, path, body, headers = body === undefined ? {} : { "Content-Type": "application/json" }) {
   let answer;
   try {
     answer = await fetch(`/api/${path}`, {
       method,
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers,
+      body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
     });
   } catch {
     connection.dispatchEvent(new Event("lost"));
@@ -29,6 +29,8 @@ async function ask(method, path, body) {
 
 export const get = (path) => ask("GET", path);
 export const post = (path, body = {}) => ask("POST", path, body);
+// Resolves to the name that a setting takes for the file.
+export const upload = async (file) => (await ask("POST", `uploads?name=${encodeURIComponent(file.name)}`, file, { "Content-Type": "application/octet-stream" })).upload;
 export const remove = (path) => ask("DELETE", path);
 
 export const fileUrl = (job, name, version = "") =>

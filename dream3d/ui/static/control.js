@@ -1,6 +1,10 @@
 // One setting: the native control for its kind, its bounds, and its help, which screen readers read with it.
 
+import { upload } from "./api.js";
 import { h } from "./dom.js";
+
+// Settings that are files, and which endings they take.
+const FILES = { "scene.mesh": ".glb,.obj,.ply,.stl" };
 
 export class Control {
   // `changed` is told the new value, or undefined when it is again what it would be without anybody's doing.
@@ -14,6 +18,10 @@ export class Control {
     this.place = field.kind === "switch"
       ? h("div", { class: "d-field d-switch" }, this.input, this.label, this.help)
       : h("div", { class: "d-field" }, this.label, this.input, this.help);
+    if (FILES[field.path]) this.place.append(...fileField(`${id}-file`, `${field.label}: a file of yours`, FILES[field.path], (name) => {
+      this.input.value = name;
+      this.input.dispatchEvent(new Event("input"));
+    }));
     this.input.addEventListener("input", () => {
       const value = this.value;
       const same = value === this.usual;
@@ -53,4 +61,23 @@ function input({ kind, choices }, id) {
   if (kind === "choice") return h("select", common, choices.map((name) => h("option", { value: name }, name)));
   if (kind === "whole" || kind === "number") return h("input", { ...common, type: "number", step: kind === "whole" ? "1" : "any" });
   return h("input", { ...common, type: "text", maxlength: "200", spellcheck: "false" });
+}
+
+// A control that sends a file at once and tells the name it goes by; `told` is given "" when it was taken back.
+export function fileField(id, label, accept, told) {
+  const input = h("input", { type: "file", id, accept, "aria-describedby": `${id}-status` });
+  const status = h("small", { id: `${id}-status`, role: "status" });
+  input.addEventListener("change", async () => {
+    const [file] = input.files;
+    if (!file) return told("");
+    status.textContent = `Sending ${file.name} …`;
+    try {
+      told(await (input.pending = upload(file)));
+      status.textContent = `${file.name} was sent.`;
+    } catch (error) {
+      input.value = "";
+      status.textContent = error.message;
+    }
+  });
+  return [h("label", { for: id }, label), input, status];
 }

@@ -4,7 +4,7 @@
 // anything back: it brings labels, bounds and the values of what was not touched.
 
 import { get, post } from "./api.js";
-import { Control } from "./control.js";
+import { Control, fileField } from "./control.js";
 import { arrange, duration, h } from "./dom.js";
 
 const WAIT = 300;
@@ -51,6 +51,7 @@ export class Settings extends HTMLElement {
         h("div", { class: "d-field" }, h("label", { for: "dream-seed" }, "Seed"), this.seed),
       ),
       h("div", { class: "d-field" }, h("label", { for: "dream-negative" }, "Negative prompt"), this.negative, h("small", { id: "dream-negative-help" }, "What to avoid; takes the place of the empty prompt.")),
+      h("div", { class: "d-field", id: "dream-picture" }, fileField("dream-image", "Picture to follow from one side", ".png,.jpg,.jpeg,.webp", (name) => (this.image = name))),
       this.choices,
       this.lists,
     );
@@ -108,6 +109,8 @@ export class Settings extends HTMLElement {
       this.preset = filled.preset;
       this.parts = new Map(Object.entries(filled.parts));
       this.edits = new Map(Object.entries(filled.settings));
+      this.image = filled.image;
+      if (filled.image) this.querySelector("#dream-image-status").textContent = "The picture of that run is used unless you choose another.";
       this.others.hidden = PLAIN.includes(filled.preset);
       if (filled.steps !== null && !this.steps.dataset.touched) {
         this.steps.value = filled.steps;
@@ -125,7 +128,10 @@ export class Settings extends HTMLElement {
 
   paint(form) {
     this.problem.textContent = form.problem;
-    if (!this.presets.length) this.presets.append(...form.presets.map(({ name, summary }) => h("option", { value: name }, `${name}: ${summary}`)));
+    if (!this.presets.length) {
+      const group = (label, published) => h("optgroup", { label }, form.presets.filter((preset) => preset.published === published).map(({ name, summary }) => h("option", { value: name }, `${name}: ${summary}`)));
+      this.presets.append(group("Presets", false), group("Published systems", true));
+    }
     this.mark();
     if (!this.steps.dataset.touched) this.steps.value = form.steps;
     const time = form.seconds === null ? "No run like it was made on this machine yet, so there is no estimate." : `About ${duration(form.seconds)} on this machine.`;
@@ -202,6 +208,7 @@ export class Settings extends HTMLElement {
       seed: this.seed.value,
       steps: this.steps.dataset.touched ? this.steps.value : null,
       parts: Object.fromEntries(this.parts),
+      image: this.image || null,
       settings: Object.fromEntries([...this.edits].filter(([path]) => there.has(path))),
     };
   }
@@ -210,7 +217,7 @@ export class Settings extends HTMLElement {
     if (this.sending) return;
     this.sending = true;
     try {
-      await this.ready;
+      await Promise.all([this.ready, ...[...this.querySelectorAll("input[type=file]")].map((input) => input.pending?.catch(() => {}))]);
       const words = prompt || document.querySelector("#dream-prompt textarea, #dream-prompt input")?.value;
       const { job } = await post("form", { prompt: words, ...this.changed() });
       this.problem.textContent = "";

@@ -1,0 +1,145 @@
+"""Files a user sends for a run: a mesh to begin with, a picture to follow. They are named `upload:ID` and nothing else.
+
+A file lies at `uploads/ID/` beside the jobs, under a name of the server's. What could make its reader open other files
+is refused or taken out before it is kept.
+"""
+
+import io
+import json
+import re
+import secrets
+import struct
+from pathlib import Path
+from typing import Any
+
+from dream3d.errors import ConfigError
+from dream3d.files import make_directory, write_bytes, write_json
+from dream3d.jobs import JobStore
+from dream3d.jobs.records import read_object
+
+MESHES = (".glb", ".obj", ".ply", ".stl")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_PIXELS = 40_000_000
+MOST_FILES = 200
+_NAME = re.compile(r"upload:([0-9a-f]{16})")
+
+
+class Uploads:
+    """The files of one server.
+
+    Args:
+        store: of the jobs that use them.
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self.store = store
+        self.root = store.root / "uploads"
+
+    def add(self, name: str, data: bytes, user: str) -> str:
+        """Keep a file; returns the name that a setting takes.
+
+        Args:
+            name: only its ending is looked at.
+            data: all of it.
+            user: whose it is.
+
+        Raises:
+            ConfigError: it is of no kind that is taken, refers to other files, or there are too many.
+        """
+        suffix = next((s for s in (*MESHES, *PICTURES) if name.lower().endswith(s)), None)
+        if suffix is None:
+            raise ConfigError(f"{name[-80:]} must end in one of {', '.join((*MESHES, *PICTURES))}")
+        data = checked(suffix, data)
+        if self.root.is_dir() and len(list(self.root.iterdir())) >= MOST_FILES:
+            raise ConfigError(f"{MOST_FILES} files were sent already; delete runs that use them")
+        upload = secrets.token_hex(8)
+        directory = self.root / upload
+        make_directory(directory)
+        write_bytes(directory / f"file{suffix}", data)
+        write_json(directory / "upload.json", {"owner": user, "file": f"file{suffix}"})
+        return f"upload:{upload}"
+
+    def path(self, name: str, user: str) -> Path:
+        """The file behind `upload:ID`.
+
+        Raises:
+            ConfigError: there is none, or it is somebody else's.
+        """
+        match = _NAME.fullmatch(name)
+        record = read_object(self.root / match[1] / "upload.json") if match else {}
+        if match is None or not record or (user and record["owner"] != user):
+            raise ConfigError("there is no such upload; send the file again")
+        return (self.root / match[1] / record["file"]).resolve()
+
+    def resolved(self, overrides: dict[str, Any], user: str) -> dict[str, Any]:
+        """Settings with paths in place of `upload:ID`."""
+        return {
+            key: str(self.path(value, user))
+            if isinstance(value, str) and value.startswith("upload:")
+            else value
+            for key, value in overrides.items()
+        }
+
+    def without_paths(self, message: str) -> str:
+        """A message about a file, without where it lies."""
+        return re.sub(re.escape(str(self.root.resolve())) + r"/[0-9a-f]{16}/", "", message)
+
+    def is_own(self, path: str, user: str) -> bool:
+        """Whether a path is that of a file this user sent, or of the picture that a job of theirs keeps."""
+        parent = Path(path).parent
+        if Path(path).name == "reference.png" and self.store.exists(parent.name):
+            own = self.store.manifest(parent.name).request.owner == user
+            return own and parent.resolve() == self.store.directory(parent.name).resolve()
+        if parent.parent != self.root.resolve():
+            return False
+        record = read_object(parent / "upload.json")
+        return bool(record) and record["owner"] == user and Path(path).name == record["file"]
+
+
+def checked(suffix: str, data: bytes) -> bytes:
+    """The file's content, without what leads out of it.
+
+    Raises:
+        ConfigError: it is not what its name says, or refers to other files.
+    """
+    if suffix in PICTURES:
+        return _picture(data)
+    if suffix == ".glb":
+        return _glb(data)
+    if suffix == ".obj":
+        # Materials are files of their own, which would be looked for beside it.
+        lines = [line for line in data.split(b"\n") if not line.lstrip().startswith(b"mtllib")]
+        return b"\n".join(lines)
+    if suffix == ".ply" and not data.startswith(b"ply"):
+        raise ConfigError("this is no PLY file; it does not begin with ply")
+    return data
+
+
+def _glb(data: bytes) -> bytes:
+    try:
+        magic, _, _, length, kind = struct.unpack_from("<4sIIII", data)
+        document = json.loads(data[20 : 20 + length]) if magic == b"glTF" else None
+    except (struct.error, ValueError, RecursionError):
+        document, kind = None, 0
+    if not isinstance(document, dict) or kind != 0x4E4F534A:
+        raise ConfigError("this is no GLB file; export the object as binary glTF 2.0")
+    for key in ("buffers", "images"):
+        parts = document.get(key, [])
+        for part in parts if isinstance(parts, list) else [{"uri": ""}]:
+            uri = part.get("uri") if isinstance(part, dict) else ""
+            if uri is not None and not str(uri).startswith("data:"):
+                raise ConfigError("this GLB refers to other files; export it with all in one file")
+    return data
+
+
+def _picture(data: bytes) -> bytes:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+            width, height = picture.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ConfigError("this is no picture that can be read; save it as PNG or JPEG") from error
+    if width * height > MOST_PIXELS:
+        raise ConfigError(f"the picture has {width} x {height} pixels; at most 40 million")
+    return data

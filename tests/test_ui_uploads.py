@@ -1,0 +1,156 @@
+"""Meshes and pictures a user sends: they reach the run, lead nowhere else, and are nobody else's."""
+
+import io
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trimesh
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dream3d[ui]'")
+
+from ui_support import Answer, ask, serving
+
+from dream3d.errors import ConfigError
+from dream3d.jobs import JobRequest, JobStore
+from dream3d.ui.jobs import UserJobs
+from dream3d.ui.security import MAX_BODY, MAX_UPLOAD
+from dream3d.ui.tasks import Tasks
+from dream3d.ui.uploads import checked
+
+RAW = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    place = tmp_path_factory.mktemp("uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(place / "cache")
+    with serving(place / "app", start_jobs=False) as server:
+        yield server
+
+
+def send(server: Any, name: str, data: bytes) -> Answer:
+    return ask(server, "POST", f"/api/uploads?name={name}", data, RAW)
+
+
+def mesh(kind: str) -> bytes:
+    made = trimesh.creation.box().export(file_type=kind)
+    return made if isinstance(made, bytes) else made.encode()
+
+
+def glb(document: Any) -> bytes:
+    text = json.dumps(document).encode()
+    head = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A)
+    return head + text
+
+
+def picture(side: int = 32) -> bytes:
+    """A red square on nothing."""
+    stream = io.BytesIO()
+    made = Image.new("RGBA", (side, side))
+    made.paste((255, 0, 0, 255), (side // 4, side // 4, 3 * side // 4, 3 * side // 4))
+    made.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])
+def test_a_mesh_reaches_the_run(server: Any, kind: str) -> None:
+    name = send(server, f"..%2f..%2fbox.{kind.upper()}", mesh(kind)).json["upload"]
+    form = {"prompt": "a mug", "preset": "texture", "settings": {"scene.mesh": name}}
+    answer = ask(server, "POST", "/api/form", form)
+    assert answer.status == 201, answer.body
+    overrides = answer.json["job"]["request"]["overrides"]
+    path = Path(overrides["scene.mesh"])
+    assert path.is_relative_to(server.store.root / "uploads") and path.name == f"file.{kind}"
+    from dream3d.scenes.mesh_file import load_mesh
+
+    assert len(load_mesh(path).faces) == 12
+
+
+def test_a_picture_reaches_the_run(server: Any) -> None:
+    name = send(server, "a.png", picture()).json["upload"]
+    answer = ask(server, "POST", "/api/form", {"prompt": "a mug", "image": name})
+    assert answer.status == 201, answer.body
+    job = answer.json["job"]["id"]
+    config = ask(server, "GET", f"/api/jobs/{job}/details").json["config"]
+    assert "image: reference.png" in config, "the job has a copy of its own"
+    filled = ask(server, "GET", f"/api/form?from={job}").json["filled"]
+    again = ask(server, "POST", "/api/form", {"prompt": "a mug", "image": filled["image"]})
+    assert again.status == 201, again.body
+    small = send(server, "b.png", picture(8)).json["upload"]
+    answer = ask(server, "POST", "/api/form", {"prompt": "a mug", "image": small})
+    assert answer.status == 422 and answer.message.startswith("file.png has 8 x 8 pixels")
+
+
+def test_files_of_megabytes_are_taken_and_no_more(server: Any) -> None:
+    assert send(server, "a.stl", b"x" * (MAX_BODY + 1)).status == 201
+    assert send(server, "a.stl", b"x" * (MAX_UPLOAD + 1)).status == 413
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("a.exe", b"MZ", "must end in one of"),
+        ("a.glb", b"PK\3\4", "this is no GLB file"),
+        ("a.glb", glb([]), "this is no GLB file"),
+        ("a.glb", glb({"buffers": [{"uri": "../../secret.bin"}]}), "refers to other files"),
+        ("a.glb", glb({"images": [{"uri": "http://127.0.0.1:9/x.png"}]}), "refers to other files"),
+        ("a.glb", glb({"images": "x"}), "refers to other files"),
+        ("a.ply", b"PLY?", "this is no PLY file"),
+        ("a.png", b"\x89PNG and no more", "this is no picture"),
+        ("a.png", b"<svg onload='x'/>", "this is no picture"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(server: Any, name: str, data: bytes, what: str) -> None:
+    answer = send(server, name, data)
+    assert answer.status == 422 and what in answer.message, answer.body
+
+
+def test_an_obj_loses_its_way_out() -> None:
+    data = checked(".obj", b"mtllib ../../secret.mtl\n  mtllib x\nv 0 0 0\nusemtl a\n")
+    assert data == b"v 0 0 0\nusemtl a\n"
+
+
+@pytest.mark.parametrize("name", ["upload:..", "upload:" + "0" * 16, "upload:/etc/hostname"])
+def test_uploads_that_are_none(server: Any, name: str) -> None:
+    form = {"prompt": "a mug", "preset": "texture", "settings": {"scene.mesh": name}}
+    answer = ask(server, "POST", "/api/form", form)
+    assert answer.status == 404 and "there is no such upload" in answer.message
+
+
+def test_others_files_are_not_ones_own(tmp_path: Path) -> None:
+    """Nor any file of the machine, however the setting is written."""
+    store = JobStore(tmp_path / "app")
+    store.tend = list  # type: ignore[method-assign]
+    jobs = UserJobs(store, Tasks(store))
+    name = jobs.uploads.add("box.stl", mesh("stl"), "ada")
+    path = str(jobs.uploads.path(name, "ada"))
+    mine = jobs.checked(JobRequest("a mug", "texture", 0, "", {"scene.mesh": name}, "ada"))
+    assert mine.overrides == {"scene.mesh": path}
+    with pytest.raises(ConfigError, match="there is no such upload"):
+        jobs.checked(JobRequest("a mug", "texture", 0, "", {"scene.mesh": name}, "bob"))
+    name = jobs.uploads.add("a.png", picture(), "ada")
+    job = jobs.submit(JobRequest("a mug", "texture", 0, "", {"reference.image": name}, "ada"))
+    kept = {"reference.image": str(store.directory(job).resolve() / "reference.png")}
+    assert jobs.checked(JobRequest("a mug", "texture", 0, "", kept, "ada"))
+    with pytest.raises(ConfigError, match="is no file of yours"):
+        jobs.checked(JobRequest("a mug", "texture", 0, "", kept, "bob"))
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture())
+    for overrides in (
+        {"scene.mesh": path},
+        {"scene.mesh": str(secret)},
+        {"scene": {"name": "mesh", "mesh": str(secret)}},
+        {"reference.image": str(secret)},
+        {"reference": {"image": str(secret)}},
+        {"reference": str(secret)},
+        {"stages.0.scene.mesh": "/etc/hostname"},
+        {"prior.path": "/etc"},
+    ):
+        with pytest.raises(ConfigError, match=r"is no file of yours|prior\.path cannot"):
+            jobs.checked(JobRequest("a mug", "texture", 0, "", overrides, "bob"))
