@@ -112,7 +112,7 @@ export class BatchTab extends HTMLElement {
     this.rows.replaceChildren(...batch.items.map((item) => h("tr", { "data-state": item.state },
       h("td", {}, String(item.line)), h("th", { scope: "row" }, item.prompt || "–"), h("td", {}, String(item.seed ?? "–")),
       h("td", {}, h("span", { class: `d-state ${item.state}` }, item.state)),
-      h("td", {}, item.problem || item.message || (item.steps ? `${item.step} of ${item.steps}` : "")))));
+      told(item))));
     this.sheet.replaceChildren(...batch.items.filter((item) => item.preview).map((item) =>
       h("li", { class: "d-item" },
         h("button", { type: "button", class: "d-open", "aria-label": `Open ${item.prompt}`, onclick: () => window.dream3d.open(item.job) },
@@ -129,4 +129,12 @@ export class BatchTab extends HTMLElement {
     }
     this.look();
   }
+}
+
+// How far it is, or the first sentence of what went wrong; the rest opens.
+function told(item) {
+  const message = item.problem || item.message;
+  if (!message) return h("td", {}, item.steps ? `${item.step} of ${item.steps}` : "");
+  const first = message.split(". ")[0];
+  return h("td", {}, first === message ? message : h("details", {}, h("summary", {}, `${first}.`), message.slice(first.length + 2)));
 }
