@@ -101,7 +101,7 @@ def test_without_a_mouse(open_tab: Callable[..., Any], server: Any) -> None:
     assert request["overrides"] == {"steps": 3, "guidance.cfg_scale": 5.0}
 
 
-@pytest.mark.parametrize("width", [390, 320])
+@pytest.mark.parametrize("width", [390])
 def test_a_phone_is_wide_enough(open_tab: Callable[..., Any], server: Any, width: int) -> None:
     job = finished_job(server, "on a phone", three_balls_as_splats())
     tab = open_tab(f"?job={job}")
