@@ -154,3 +154,23 @@ def test_others_files_are_not_ones_own(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=r"is no file of yours|prior\.path cannot"):
             jobs.checked(JobRequest("a mug", "texture", 0, "", overrides, "bob"))
+
+
+def test_files_that_no_run_names_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = JobStore(tmp_path / "app")
+    store.tend = list  # type: ignore[method-assign]
+    jobs = UserJobs(store, Tasks(store))
+    monkeypatch.setattr("dream3d.ui.uploads.MOST_FILES", 3)
+    used, old, fresh = (jobs.uploads.add("box.stl", mesh("stl"), "") for _ in range(3))
+    job = jobs.submit(JobRequest("a mug", "texture", 0, "", {"scene.mesh": used}))
+    for name in (used, old):
+        os.utime(jobs.uploads.path(name, "").parent, (1.0, 1.0))
+    another = jobs.uploads.add("box.stl", mesh("stl"), "")
+    assert all(jobs.uploads.path(name, "").is_file() for name in (used, fresh, another))
+    with pytest.raises(ConfigError, match="no such upload"):
+        jobs.uploads.path(old, "")
+    with pytest.raises(ConfigError, match="delete runs that use them"):
+        jobs.uploads.add("box.stl", mesh("stl"), "")
+    store.cancel(job)
+    store.delete(job)
+    assert jobs.uploads.add("box.stl", mesh("stl"), ""), "a deleted run gives its place back"

@@ -8,7 +8,9 @@ import io
 import json
 import re
 import secrets
+import shutil
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ MESHES = (".glb", ".obj", ".ply", ".stl")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_PIXELS = 40_000_000
 MOST_FILES = 200
+KEPT_SECONDS = 3600.0
+"""How long a file waits for a run that names it."""
 _NAME = re.compile(r"upload:([0-9a-f]{16})")
 
 
@@ -50,14 +54,30 @@ class Uploads:
         if suffix is None:
             raise ConfigError(f"{name[-80:]} must end in one of {', '.join((*MESHES, *PICTURES))}")
         data = checked(suffix, data)
-        if self.root.is_dir() and len(list(self.root.iterdir())) >= MOST_FILES:
-            raise ConfigError(f"{MOST_FILES} files were sent already; delete runs that use them")
+        if self._count() >= MOST_FILES:
+            self.forget_unused()
+        if self._count() >= MOST_FILES:
+            raise ConfigError(
+                f"{MOST_FILES} files were sent already; delete runs that use them, or try again in an hour"
+            )
         upload = secrets.token_hex(8)
         directory = self.root / upload
         make_directory(directory)
         write_bytes(directory / f"file{suffix}", data)
         write_json(directory / "upload.json", {"owner": user, "file": f"file{suffix}"})
         return f"upload:{upload}"
+
+    def _count(self) -> int:
+        return sum(1 for _ in self.root.iterdir()) if self.root.is_dir() else 0
+
+    def forget_unused(self) -> None:
+        """Remove files that no run names, but those sent within the last hour: their run may be about to be queued."""
+        runs = (self.store.manifest(job).request.overrides for job in self.store.ids())
+        named = " ".join(str(overrides) for overrides in runs)
+        for directory in list(self.root.iterdir()):
+            old = time.time() - directory.stat().st_mtime > KEPT_SECONDS
+            if old and directory.name not in named:
+                shutil.rmtree(directory)
 
     def path(self, name: str, user: str) -> Path:
         """The file behind `upload:ID`.
