@@ -82,9 +82,8 @@ def with_picture(prior: Any, picture: Tensor) -> Any:
     return Told()
 
 
-@pytest.mark.parametrize(
-    "name", [SD, pytest.param("StableDiffusionXLPipeline", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [SD, "StableDiffusionXLPipeline"])
 def test_steps_equal_the_controlnet_pipelines_own(name: str, saved: Any) -> None:
     """Guided, scaled, and over at the half of the way, as diffusers does it."""
     directory, control = saved(name)
@@ -180,6 +179,7 @@ def test_conditions_carry_their_pictures(saved: Any) -> None:
         Condition.concatenate([told, Condition(tokens)])
 
 
+@pytest.mark.slow
 def test_a_fixed_picture(saved: Any, tmp_path: Path) -> None:
     """A user's file, whatever its size, is the same as that picture with every condition."""
     directory, control = saved(SD)

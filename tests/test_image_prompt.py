@@ -96,12 +96,13 @@ def settings(adapter: Path, picture: Path, scale: float = 0.6) -> ImagePrompt:
     return ImagePrompt(picture, adapter, adapter.parent / "image_encoder", scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
         (SD, "plain"),
-        pytest.param(SD, "full", marks=pytest.mark.slow),
-        pytest.param(XL, "plain", marks=pytest.mark.slow),
+        (SD, "full"),
+        (XL, "plain"),
     ],
 )
 def test_steps_equal_the_pipelines_own(name: str, kind: str, saved: Any) -> None:
@@ -127,6 +128,7 @@ def test_steps_equal_the_pipelines_own(name: str, kind: str, saved: Any) -> None
         assert (ours - guided(plain, sample, level, 3.0)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_words_alone_at_scale_zero_and_away_from_the_negative(saved: Any) -> None:
     """At scale 0 it is the plain prior; a negative prompt is told no picture; mixtures of views keep it."""
     directory, adapter, picture = saved(SD)

@@ -43,6 +43,7 @@ def latent(kind: type[NerfConfig] = NerfConfig, channels: int = CHANNELS) -> Ner
     return replace(kind.tiny(), latent=channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [NerfConfig, NeusConfig])
 def test_steps_move_the_scene_and_never_ask_the_encoder(
     kind: type[NerfConfig], prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,6 +90,7 @@ def test_colours_of_latents_are_those_of_the_picture(prior: EmbeddedPrior) -> No
     assert (there_and_back - wanted).abs().max() < 0.05
 
 
+@pytest.mark.slow
 def test_a_scene_of_latents_is_looked_at_in_colours(prior: EmbeddedPrior) -> None:
     scene = with_latent_colors(latent().create(torch.Generator().manual_seed(0), CPU), prior)
     assert render_views(scene, [0.0], 16).shape == (1, 16, 16, 3)

@@ -158,6 +158,7 @@ def test_views_see_each_other_and_objects_do_not(prior: MVDreamPrior) -> None:
     assert (changed[4:] < 1e-6).all()
 
 
+@pytest.mark.slow
 def test_chunks_keep_objects_whole(saved: Path, prior: MVDreamPrior) -> None:
     z, t, condition = asked(prior, objects=2)
     small = open_mvdream(saved, CPU, chunk=6)
@@ -240,6 +241,7 @@ def publish(saved: Path, directory: Path, **changes: Any) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_the_published_layout_is_the_same_model(
     saved: Path, prior: MVDreamPrior, tmp_path: Path
 ) -> None:
