@@ -210,6 +210,10 @@ def test_config_takes_a_directory_or_a_role(saved: Path) -> None:
 
 
 def test_models_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    told = capsys.readouterr().out
+    assert all(told.count(f" {entry.address} ") == 1 for entry in model_list.model_list())
+    assert told.index("mvdream-sd2.1") < told.index("prior=mvdream") < told.index("zero123-xl")
     assert main(["models", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert len(listed["models"]) == len(model_list.model_list())

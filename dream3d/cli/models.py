@@ -6,11 +6,16 @@ from dataclasses import asdict
 from dream3d.cli.options import Command, Outcome, Parser, UsageError, say
 
 USES = {
-    "pipeline": "prior=diffusers prior.model=ID",
-    "controlnet": "prior=stable-diffusion prior.controlnet=ID (or prior=sdxl)",
-    "ip-adapter": "prior=stable-diffusion prior.ip_adapter=ID prior.image_prompt=FILE (or prior=sdxl)",
+    "pipeline": "prior=diffusers prior.model=ID conditioning=text",
+    "controlnet": "prior=stable-diffusion (or sdxl) prior.controlnet=ID conditioning=text",
+    "ip-adapter": "prior=stable-diffusion (or sdxl) prior.ip_adapter=ID prior.image_prompt=FILE conditioning=text",
 }
 """How a model of each kind is asked for."""
+OWN_USES = {
+    "MVDreamPipeline": "prior=mvdream prior.model=ID conditioning=multiview views=4",
+    "Zero123Pipeline": "--image FILE prior=zero123 (or stable-zero123) prior.model=ID conditioning=camera",
+}
+"""Pipelines with a prior of their own."""
 
 
 def add_options(name: str, parser: Parser) -> Command:
@@ -29,14 +34,14 @@ def list_models(arguments: argparse.Namespace) -> Outcome:
 
     rows = [asdict(entry) for entry in model_list()]
     lines = []
-    for kind, use in USES.items():
+    for use in (*USES.values(), *OWN_USES.values()):
         lines += [
             f"{', '.join(entry.roles):24} {entry.address:56} {entry.memory:5.1f} GB  {entry.licence}"
             + ("  (gated)" if entry.gated else "")
             for entry in model_list()
-            if entry.kind == kind
+            if OWN_USES.get(entry.pipeline, USES[entry.kind]) == use
         ]
-        lines.append(f"Use one with: dream3d generate PROMPT {use} conditioning=text\n")
+        lines.append(f"Use one with: dream3d generate PROMPT {use}\n")
     return Outcome({"models": rows}, "\n".join(lines).strip())
 
 
