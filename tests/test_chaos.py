@@ -104,8 +104,10 @@ class Chaos:
 
     def kill(self, who: str) -> None:
         """SIGKILL the batch or the client."""
-        self.alive(who).kill()
-        self.alive(who).wait()
+        # One and the same process: asked for again it might be a new one, for which one would wait for ever.
+        process = self.alive(who)
+        process.kill()
+        process.wait(PATIENCE)
 
     def over(self) -> bool:
         """Whether the batch has ended well; one that was killed is begun again."""
@@ -144,7 +146,7 @@ class Chaos:
         """Leave no process behind."""
         for process in self.processes.values():
             process.kill()
-            process.wait()
+            process.wait(PATIENCE)
 
 
 def test_twenty_kills(tmp_path: Path) -> None:
