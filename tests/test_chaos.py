@@ -126,8 +126,10 @@ class Chaos:
                 if lease is not None and steps_done(self.store.run_path(job)) >= step:
                     found.append(lease)
                     return True
-            if jobs and all(self.store.state(job) == "done" for job in jobs):
-                # Faster than the killer: there must be somebody left to kill.
+            queued = len(jobs) == len(self.prompts)
+            if queued and all(self.store.state(job) == "done" for job in jobs):
+                # Faster than the killer: there must be somebody left to kill. One more at a time: a batch takes
+                # seconds to begin, and until it has, all of those that are there are still done.
                 self.prompts.append(f"thing {len(self.prompts)}")
                 self.file.write_text("\n".join(self.prompts))
                 self.kill("batch")
