@@ -153,6 +153,9 @@ def test_a_refusal_leaves_nothing_behind(
     assert "Traceback" not in capsys.readouterr().err
 
 
+ROOT = Path(__file__).parent.parent
+
+
 @pytest.fixture
 def ordinary_user() -> Iterator[None]:
     """Root may write everywhere, so for the time of a test it is nobody."""
@@ -161,6 +164,8 @@ def ordinary_user() -> Iterator[None]:
         return
     os.seteuid(65534)
     try:
+        if not os.access(ROOT / "configs", os.R_OK, effective_ids=True):
+            pytest.skip("the checkout lies where nobody but root may look")
         yield
     finally:
         os.seteuid(0)

@@ -175,13 +175,8 @@ MISTAKES = {
         "a red mug",
     ): "unknown command 'a red mug'; a prompt goes after `generate`: dream3d generate \"a red mug\"",
     ("generate",): 'what to make is missing: dream3d generate "a red mug"',
-    (
-        "generate",
-        "x",
-        "--presett",
-        "y",
-    ): "unrecognized arguments: --presett y (text that begins with a dash goes "
-    "after `--`); see `dream3d generate --help`",
+    ("generate", "x", "--presett=y"): "unrecognized arguments: --presett=y (text that begins "
+    "with a dash goes after `--`); see `dream3d generate --help`",
     ("generate", "x", "--seed", "one"): "--seed is 'one'; choose an integer in [0, 2^63)",
     (
         "generate",
