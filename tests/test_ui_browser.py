@@ -121,6 +121,8 @@ def test_what_is_typed_outlives_answers_that_come_late(
 ) -> None:
     """The server's description of the form is held back until all is typed and pressed."""
     tab = open_tab()
+    # The first answer brings the names of the presets; on a fast machine it may not be there yet.
+    tab.locator("#dream-preset option").first.wait_for(state="attached")
     tab.get_by_label("Steps", exact=True).fill("7")
     held: list[Any] = []
 
