@@ -1,11 +1,10 @@
 """Takes the pictures of docs/ui.md in headless Chromium: `python tests/ui_pictures.py`, some minutes on two cores.
 
-Every picture is of a real server with real runs of the embedded prior at the preset `fast` with fewer steps.
+Every picture is of a real server with real runs of the embedded prior at the default preset: what a visitor gets.
 """
 
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from playwright.sync_api import sync_playwright
 from ui_support import serving, submit, wait
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
-PROMPTS = ("a red mug", "a green snowman", "a blue car", "a yellow duck")
+PROMPTS = ("a red penguin", "a green snowman", "a blue car", "a yellow duck")
 MOST_BYTES = 200_000
 
 
@@ -32,7 +31,7 @@ def keep(tab: Any, name: str) -> None:
     print(path, path.stat().st_size)
 
 
-def take(server: Any, browser: Any, steps: int) -> None:
+def take(server: Any, browser: Any) -> None:
     """All of them."""
 
     def window(width: int = 1280, height: int = 860, scheme: str = "light") -> Any:
@@ -43,21 +42,19 @@ def take(server: Any, browser: Any, steps: int) -> None:
     tab.goto(server.url)
     tab.locator("dream-settings .d-group").first.wait_for()
     keep(tab, "empty")
-    tab.get_by_label("Prompt", exact=True).fill("a red mug")
-    tab.get_by_label("Fast", exact=True).check()
-    tab.get_by_label("Steps", exact=True).fill(str(steps))
+    tab.get_by_label("Prompt", exact=True).fill(PROMPTS[0])
     tab.get_by_role("button", name="Generate").click()
     tab.locator("dream-job .d-plot").wait_for(timeout=600_000)
     tab.wait_for_function(
-        "+document.querySelector('.d-progress').getAttribute('aria-valuenow') > 20", timeout=600_000
+        "+document.querySelector('.d-progress').getAttribute('aria-valuenow') > 120",
+        timeout=600_000,
     )
     keep(tab, "running")
     tab.locator("canvas[data-state=drawn]").wait_for(timeout=900_000)
     keep(tab, "done")
     done = tab.url.partition("?")[2]
     for prompt in PROMPTS[1:]:
-        fast = {"steps": steps}
-        wait(server, submit(server, prompt, preset="fast", settings=fast), "done", "failed")
+        wait(server, submit(server, prompt, preset="default", settings={}), "done", "failed")
     tab.get_by_role("tab", name="Gallery").click()
     tab.locator(".d-item").nth(3).wait_for()
     keep(tab, "gallery")
@@ -92,14 +89,13 @@ def take(server: Any, browser: Any, steps: int) -> None:
 
 def main() -> None:
     """Serve, look, stop."""
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     with tempfile.TemporaryDirectory() as place:
         os.environ["GRADIO_TEMP_DIR"] = f"{place}/cache"
         with serving(Path(place) / "app") as server, sync_playwright() as playwright:
             swift = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
             path = shutil.which("chromium") or "google-chrome"
             browser = playwright.chromium.launch(executable_path=path, args=swift)
-            take(server, browser, steps)
+            take(server, browser)
             browser.close()
 
 
