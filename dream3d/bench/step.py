@@ -1,8 +1,9 @@
 """What one step costs and where: prior, renderer, everything else; and networks of Stable Diffusion's shape.
 
 Times are medians of `rounds` after a warm-up. The overhead is what is left of a step when the prior's own calls
-(`encode`, `predict`), the scene's `render`, its density control and the backward pass are taken away: cameras, words,
-noise, the rule's arithmetic, the optimiser's bookkeeping, the read-out.
+(`encode`, `predict`), the companion's answers (`companion_predict`) and its training (`companion`: forward, backward and
+optimiser), the scene's `render`, its density control and the backward pass are taken away: cameras, words, noise, the
+rule's arithmetic, the optimiser's bookkeeping, the read-out.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dream3d.companion import CompanionPair, CompanionTrainer
 from dream3d.phases import Phases
 from dream3d.priors.base import Condition, Prior
 from dream3d.priors.embedded import EmbeddedConfig
@@ -31,10 +33,11 @@ REDUCED = {"channels": (64, 128, 256, 256), "heads": (1, 2, 4, 4), "text": 256, 
 
 
 class Stopwatch:
-    """Seconds spent in wrapped calls; waits for a GPU's queue on both sides of each."""
+    """Seconds spent in wrapped calls, each without those it makes; waits for a GPU's queue on both sides of each."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._inside = 0.0  # of the wrapped calls that the one in progress has made
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
 
@@ -48,10 +51,13 @@ class Stopwatch:
         """`function`, timed under `name`."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
+            outside, self._inside = self._inside, 0.0
             began = self.now()
             result = function(*args, **kwargs)
-            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
+            spent = self.now() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent - self._inside
             self.calls[name] = self.calls.get(name, 0) + 1
+            self._inside = outside + spent
             return result
 
         return timed
@@ -85,20 +91,24 @@ def step_cost(
     scene = stage.scene.create(generator, place)
     companion = make_companion(stage, prior, 0)
     state = TrainState(0, make_optimizer(scene, stage.betas), generator, 0, companion)
-    wrapped = [(prior, "predict"), (prior, "encode"), (scene, "render"), (scene, "density_control")]
+    wrapped = [
+        *((prior, name, name) for name in ("predict", "encode")),
+        *((scene, name, name) for name in ("render", "density_control")),
+        *_companion_calls(companion),
+    ]
     marks: list[tuple[float, dict[str, float]]] = []
     phases = Phases()
 
     def mark(report: StepReport) -> None:
-        parts = watch.seconds | {k: phases.seconds.get(k, 0.0) for k in ("backward", "companion")}
+        parts = watch.seconds | {"backward": phases.seconds.get("backward", 0.0)}
         marks.append((watch.now(), parts))
 
-    for owner, method in wrapped:
-        setattr(owner, method, watch.around(method, getattr(owner, method)))
+    for owner, method, part in wrapped:
+        setattr(owner, method, watch.around(part, getattr(owner, method)))
     try:
         train_stage(stage, scene, prior, Prompts(prior, PROMPT), state, mark, phases)
     finally:
-        for owner, method in wrapped:
+        for owner, method, _ in wrapped:
             delattr(owner, method)
     rows = [
         {"total": b[0] - a[0], **{k: v - a[1].get(k, 0.0) for k, v in b[1].items()}}
@@ -115,6 +125,16 @@ def step_cost(
         "network_calls": watch.calls["predict"] / stage.steps,
         "evaluations": stage.guidance.evaluations(),
     }
+
+
+def _companion_calls(trainer: CompanionTrainer | None) -> list[tuple[Any, str, str]]:
+    """What to time of a companion: owner, method, and the part of a step it is."""
+    if trainer is None:
+        return []
+    twins = [trainer.companion]
+    if isinstance(trainer.companion, CompanionPair):
+        twins += [trainer.companion.own, trainer.companion.dreamer]
+    return [(trainer, "step", "companion"), *((t, "predict", "companion_predict") for t in twins)]
 
 
 def _time_for(name: str) -> Any:

@@ -38,10 +38,12 @@ def run(arguments: argparse.Namespace) -> Outcome:
 
 def table(result: dict[str, Any]) -> str:
     """The rows in columns."""
-    names = ("total", "predict", "encode", "render", "backward", "overhead")
+    names = ("total", "predict", "companion", "encode", "render", "backward", "overhead")
     lines = [f"{'guidance':26}" + "".join(f" {name:>9}" for name in names) + "  ms per step"]
     for row in result["steps"]:
-        cells = (f" {row['milliseconds'][name]:9.2f}" for name in names)
+        times = {"companion": 0.0, **row["milliseconds"]}
+        times["companion"] += times.get("companion_predict", 0.0)
+        cells = (f" {times[name]:9.2f}" for name in names)
         share = f"  overhead {row['overhead_share']:.1%}"
         lines.append(f"{row['guidance']:26}" + "".join(cells) + share)
     net = result["network"]

@@ -49,6 +49,11 @@ def update_targets(network: nn.Module) -> list[str]:
     return usual or [name for name in names if "attn" in name or "attention" in name]
 
 
+def updated_layers(network: nn.Module) -> list[BaseTunerLayer]:
+    """The layers that carry updates."""
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+
+
 class LoraCompanion(Companion):
     """See the module.
 
@@ -65,7 +70,7 @@ class LoraCompanion(Companion):
         self.prior, self.name = prior, name
         self.unet = prior.network
         if name in getattr(self.unet, "peft_config", {}):
-            for layer in self._layers():
+            for layer in updated_layers(self.unet):
                 layer.delete_adapter(name)
             del self.unet.peft_config[name]
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -89,11 +94,8 @@ class LoraCompanion(Companion):
             parameter.data = parameter.data.float()  # small updates need more than 16 bits
         if self.camera is not None:
             self._parameters |= {f"camera.{n}": p for n, p in self.camera.named_parameters()}
+        self._layers = updated_layers(self.unet)
         self._switch_off()
-
-    def _layers(self) -> list[BaseTunerLayer]:
-        """The network's layers that carry updates."""
-        return [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
 
     def parameters(self) -> dict[str, Tensor]:
         return dict(self._parameters)
@@ -115,9 +117,10 @@ class LoraCompanion(Companion):
             hook = self.unet.time_embedding.register_forward_hook(
                 lambda module, inputs, output: output + embedding.to(output.dtype)
             )
-        for layer in self._layers():
+        for layer in self._layers:
+            if layer.active_adapters != [self.name]:
+                layer.set_adapter(self.name)
             layer.enable_adapters(True)
-            layer.set_adapter(self.name)
         try:
             yield
         finally:
@@ -126,7 +129,7 @@ class LoraCompanion(Companion):
                 hook.remove()
 
     def _switch_off(self) -> None:
-        for layer in self._layers():
+        for layer in self._layers:
             layer.enable_adapters(False)
         # PEFT freezes what it switches off, and a backward pass that is still to come would then reach nothing.
         for parameter in self._parameters.values():
