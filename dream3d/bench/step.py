@@ -1,7 +1,7 @@
 """What one step costs and where: prior, renderer, everything else; and networks of Stable Diffusion's shape.
 
 Times are medians of `rounds` after a warm-up. The overhead is what is left of a step when the prior's own calls
-(`encode`, `predict`), the companion's answers (`companion_predict`) and its training (`companion`: forward, backward and
+(`encode`, `predict`), the companion's answers (`companion_predict`) and its training (`companion`: forward, backward,
 optimiser), the scene's `render`, its density control and the backward pass are taken away: cameras, words, noise, the
 rule's arithmetic, the optimiser's bookkeeping, the read-out.
 """
