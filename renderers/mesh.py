@@ -120,14 +120,22 @@ class SurfacePoints:
         """Unit normals of the triangles, turned to the camera."""
         normal = face_normals(self.mesh.vertices, self.mesh.faces)[self.face]
         normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
-        return torch.where(self._from_behind[:, None], -normal, normal)
+        return self.visible_side(normal)
+
+    @cached_property
+    def outward_normal(self) -> Float[Tensor, "N 3"]:
+        """Unit normals, smooth over the vertices, on the triangle's outer side."""
+        mixed = self.mix(vertex_normals(self.mesh.vertices, self.mesh.faces))
+        return torch.nn.functional.normalize(mixed, dim=-1, eps=1e-20)
 
     @cached_property
     def normal(self) -> Float[Tensor, "N 3"]:
         """Unit normals, smooth over the vertices, on the triangle's visible side."""
-        mixed = self.mix(vertex_normals(self.mesh.vertices, self.mesh.faces))
-        normal = torch.nn.functional.normalize(mixed, dim=-1, eps=1e-20)
-        return torch.where(self._from_behind[:, None], -normal, normal)
+        return self.visible_side(self.outward_normal)
+
+    def visible_side(self, outward: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Outward normals turned about where the camera sees the triangle's inner side."""
+        return torch.where(self._from_behind[:, None], -outward, outward)
 
     @cached_property
     def _from_behind(self) -> Tensor:

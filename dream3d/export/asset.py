@@ -76,12 +76,16 @@ class Asset:
         own = self.scene.to_textured_mesh()
         if own is None:
             return None
-        made = with_corners(own.vertices, own.faces, own.uvs, own.uv_faces, own.texture)
-        if own.metallic_roughness is None:
-            return made
-        metallic, roughness = np.moveaxis(own.metallic_roughness, -1, 0)
-        packed = np.stack([np.zeros_like(metallic), roughness, metallic], axis=-1)
-        return replace(made, maps={"metallic_roughness": eight_bits(packed)})
+        bumpy = own.normal is not None
+        made = with_corners(own.vertices, own.faces, own.uvs, own.uv_faces, own.texture, bumpy)
+        maps = {}
+        if own.metallic_roughness is not None:
+            metallic, roughness = np.moveaxis(own.metallic_roughness, -1, 0)
+            packed = np.stack([np.zeros_like(metallic), roughness, metallic], axis=-1)
+            maps["metallic_roughness"] = eight_bits(packed)
+        if own.normal is not None:
+            maps["normal"] = eight_bits(own.normal)
+        return replace(made, maps=maps)
 
     def _textured(self, faces: int, texture_size: int) -> Textured:
         """The mesh unwrapped, with the scene's colours in a picture.

@@ -1,14 +1,17 @@
 """Meshes ready for a file: simplified, unwrapped, with their colours (and other material maps) baked into pictures."""
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from dream3d.errors import AssetError
 from dream3d.export.glb import vertex_normals
+from renderers.mesh_data import MeshData
+from renderers.normal_map import uv_tangents
 
 FEWEST_FACES = 4
 """A closed surface has at least four triangles; fewer are the rest of something that failed."""
@@ -31,6 +34,8 @@ class Textured:
         base_color: sRGB-encoded picture, first row first.
         maps: further linear pictures by name: "metallic_roughness" (G roughness, B metallic), "normal" (tangent space,
             +Y up).
+        tangents: with a normal map: unit, along growing u and at right angles to the normal; w is the sign of the
+            bitangent, w cross(normal, tangent), which points up in the picture (glTF's TANGENT).
     """
 
     vertices: Float[np.ndarray, "V 3"]
@@ -40,6 +45,7 @@ class Textured:
     weld: Int[np.ndarray, " V"]
     base_color: UInt8[np.ndarray, "T T 3"]
     maps: dict[str, UInt8[np.ndarray, "T T 3"]] = field(default_factory=dict)
+    tangents: Float[np.ndarray, "V 4"] | None = None
 
 
 def check_faces(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> None:
@@ -67,10 +73,12 @@ def with_corners(
     uvs: Float[np.ndarray, "U 2"],
     uv_faces: Int[np.ndarray, "F 3"],
     texture: Float[np.ndarray, "T T 3"],
+    tangents: bool = False,
 ) -> Textured:
     """One vertex for every (position, texture coordinate) that occurs; normals are smooth across the seams.
 
-    Faces without area are left out: they show nothing and have no normal.
+    Faces without area are left out: they show nothing and have no normal. With `tangents`, for a normal map, vertices
+    where a picture meets its mirror image are doubled too.
     """
     corners = np.asarray(vertices, np.float64)[faces]
     area = np.linalg.norm(
@@ -78,17 +86,51 @@ def with_corners(
     )
     faces, uv_faces = faces[area > 0.0], uv_faces[area > 0.0]
     check_faces(vertices, faces)
-    pairs = np.stack([faces.reshape(-1), uv_faces.reshape(-1)], axis=1).astype(np.int64)
+    directions, rows = None, np.asarray(uv_faces)
+    if tangents:
+        directions, rows = _directions(vertices, faces, uvs, uv_faces)
+    pairs = np.stack([faces.reshape(-1), rows.reshape(-1)], axis=1).astype(np.int64)
     unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    normals = vertex_normals(np.asarray(vertices, np.float64), np.asarray(faces))
-    return Textured(
+    normals = vertex_normals(np.asarray(vertices, np.float64), np.asarray(faces))[unique[:, 0]]
+    made = Textured(
         np.asarray(vertices, np.float32)[unique[:, 0]],
-        normals[unique[:, 0]].astype(np.float32),
-        np.asarray(uvs, np.float32)[unique[:, 1]],
+        normals.astype(np.float32),
+        np.asarray(uvs, np.float32)[unique[:, 1] % len(uvs)],
         inverse.reshape(-1, 3).astype(np.int32),
         unique[:, 0].astype(np.int32),
         eight_bits(texture),
     )
+    if directions is None:
+        return made
+    sign = np.where(unique[:, 1] >= len(uvs), -1.0, 1.0)
+    return replace(made, tangents=_upright(directions[unique[:, 1]], normals, sign))
+
+
+def _directions(
+    vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, uv_faces: np.ndarray
+) -> tuple[Float[np.ndarray, "U2 3"], Int[np.ndarray, "F 3"]]:
+    """What `renderers.normal_map.uv_tangents` gives, as arrays: its values and which are at every face's corners."""
+    places = (torch.from_numpy(np.asarray(one, np.float64)) for one in (vertices, uvs))
+    corners = (torch.from_numpy(np.asarray(one, np.int64)) for one in (faces, uv_faces))
+    (where, uv), (face, uv_face) = places, corners
+    found = uv_tangents(MeshData(where, face, None, uv, uv_face))
+    return found.values.numpy(), found.corners.numpy()
+
+
+def _upright(
+    directions: Float[np.ndarray, "V 3"], normals: Float[np.ndarray, "V 3"], sign: np.ndarray
+) -> Float[np.ndarray, "V 4"]:
+    """glTF's TANGENT: directions turned to be at right angles to the normals, and the bitangents' signs."""
+
+    def flat(vectors: np.ndarray) -> np.ndarray:
+        return vectors - (vectors * normals).sum(axis=1, keepdims=True) * normals
+
+    # Where the coordinates give no direction, any that is not the normal's does.
+    spare = flat(np.eye(3)[np.abs(normals).argmin(axis=1)])
+    found = flat(directions)
+    found = np.where(np.linalg.norm(found, axis=1, keepdims=True) > 1e-6, found, spare)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return np.concatenate([found, sign[:, None]], axis=1).astype(np.float32)
 
 
 def eight_bits(picture: Float[np.ndarray, "T T 3"]) -> UInt8[np.ndarray, "T T 3"]:

@@ -25,6 +25,9 @@ def textured_glb_bytes(mesh: Textured, about: About) -> bytes:
         "NORMAL": buffer.add(mesh.normals.astype("<f4"), FLOAT, "VEC3", VERTICES),
         "TEXCOORD_0": buffer.add(mesh.uvs.astype("<f4"), FLOAT, "VEC2", VERTICES),
     }
+    if mesh.tangents is not None:
+        # Without, every viewer would make up its own (glTF asks for MikkTSpace's), and some make up others.
+        attributes["TANGENT"] = buffer.add(mesh.tangents.astype("<f4"), FLOAT, "VEC4", VERTICES)
     indices = buffer.add(mesh.faces.reshape(-1).astype("<u4"), UINT, "SCALAR", INDICES)
     pictures = {"base_color": mesh.base_color, **mesh.maps}
     images = [

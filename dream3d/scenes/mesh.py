@@ -20,12 +20,14 @@ from dream3d.scenes.conversions.mesh_cleanup import decimated
 from dream3d.scenes.conversions.mesh_tets import fit_colors
 from dream3d.scenes.mesh_file import SurfaceMesh, charts, load_mesh, sphere
 from dream3d.scenes.mesh_material import (
+    SLOPES,
     FieldMaterial,
     Material,
     TexelMaterial,
     channel_count,
     roughness_metallic,
     shaded,
+    texture_slopes,
 )
 from dream3d.scenes.surface import ColoredMesh
 from dream3d.scenes.tets_losses import laplacian, normal_consistency
@@ -34,6 +36,7 @@ from dream3d.schedules import Ramp
 from renderers.environment import environment_light, studio
 from renderers.mesh import MeshData, Normals, SurfacePoints, render_mesh
 from renderers.mesh_data import check_manifold, mesh_edges
+from renderers.normal_map import encoded
 
 BALL = 4, 0.6
 """Subdivisions (5120 faces) and radius of the ball a scene without a file starts from."""
@@ -94,6 +97,7 @@ class MeshConfig(SceneConfig):
         field_table_log2: "field": a level has at most 2^field_table_log2 rows.
         shading: "albedo" (colours as they are), "lambert" (under a soft directional light) or "pbr" (base colour,
             roughness and metallic under an environment light).
+        normal_map: "lambert", "pbr": the material also says how far normals lean, and exports have a normal map.
         ambient: "lambert": share of the light that comes from everywhere.
         lr_vertices: Adam's learning rate of the vertices over the stage, in world units.
         lr_field: that of the field's grid; its network takes a quarter.
@@ -111,6 +115,7 @@ class MeshConfig(SceneConfig):
     field_resolution: int = 256
     field_table_log2: int = 15
     shading: Literal["albedo", "lambert", "pbr"] = "albedo"
+    normal_map: bool = False
     ambient: float = 0.64
     lr_vertices: Ramp = dataclasses.field(default_factory=lambda: Ramp(0.004, 0.001))
     lr_field: Ramp = dataclasses.field(default_factory=lambda: Ramp(0.02, 0.005))
@@ -137,6 +142,16 @@ class MeshConfig(SceneConfig):
                 raise ConfigError(
                     f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
                 )
+        if self.normal_map and self.shading == "albedo":
+            raise ConfigError(
+                "scene.normal_map is true and scene.shading is 'albedo', which shows no light that normals could bend; "
+                "choose shading 'lambert' or 'pbr', or leave the normal map out"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Of the material; see `channel_count`."""
+        return channel_count(self.shading, SLOPES[self.material] if self.normal_map else 0)
 
     def create(self, generator: torch.Generator, device: torch.device) -> "Mesh":
         """The ball or the file's mesh, grey.
@@ -162,10 +177,9 @@ class MeshConfig(SceneConfig):
         return Mesh(self, start, material.to(device), device)
 
     def _material(self, generator: torch.Generator) -> Material:
-        channels = channel_count(self.shading)
         if self.material == "texels":
-            return TexelMaterial(channels, self.texture_size)
-        return FieldMaterial(channels, self.field_resolution, self.field_table_log2, generator)
+            return TexelMaterial(self.channels, self.texture_size)
+        return FieldMaterial(self.channels, self.field_resolution, self.field_table_log2, generator)
 
     @classmethod
     def tiny(cls) -> "MeshConfig":
@@ -283,39 +297,48 @@ class Mesh(Scene):
 
     @torch.no_grad()
     def baked(self) -> Float[np.ndarray, "S S C"]:
-        """The material's channels as a picture on the texture coordinates, without light."""
+        """The material's channels as a picture on the texture coordinates, without light.
+
+        A normal map's are the last two: one half and half the slopes along the texture's axes, whatever the material.
+        """
         c = self.config
         if isinstance(self.material, TexelMaterial):
             return self.material.texels.sigmoid().cpu().numpy()
         size = c.texture_size
-        uvs, uv_faces = (one.cpu().numpy() for one in self.charts)
-        face, weight = texels(uvs, uv_faces, size)
-        hit = face >= 0
+        uvs, uv_faces = self.charts
+        on, weight = texels(uvs.cpu().numpy(), uv_faces.cpu().numpy(), size)
+        hit = on >= 0
         if not hit.any():
             raise AssetError(
                 f"no texel of {size} x {size} lies on the surface; raise scene.texture_size"
             )
-        corners = self.vertices.detach().cpu()[self.faces.cpu()[torch.from_numpy(face[hit]).long()]]
-        points = (corners * torch.from_numpy(weight[hit])[:, :, None]).sum(dim=1)
-        points = points.to(self.vertices)
-        found = [self.material.at(some, "auto") for some in points.split(POINTS_AT_ONCE)]
-        picture = np.zeros((size, size, channel_count(c.shading)), np.float32)
-        picture[hit] = torch.cat(found).cpu().numpy()
+        mesh = MeshData(self.vertices.detach(), self.faces, None, uvs, uv_faces)
+        face = torch.from_numpy(on[hit]).long().to(self.faces.device)
+        weights = torch.from_numpy(weight[hit]).to(self.vertices)
+        points = (mesh.vertices[self.faces[face]] * weights[:, :, None]).sum(dim=1)
+        found = torch.cat([self.material.at(some, "auto") for some in points.split(POINTS_AT_ONCE)])
+        if c.normal_map:
+            slopes = texture_slopes(found, c.shading, mesh, face, weights)
+            found = torch.cat([found[:, : channel_count(c.shading)], 0.5 + 0.5 * slopes], dim=1)
+        picture = np.zeros((size, size, found.shape[1]), np.float32)
+        picture[hit] = found.cpu().numpy()
         return dilated(picture, hit)
 
     def to_textured_mesh(self) -> TexturedMesh:
-        """The surface and its base colour (without light) as a texture; with "pbr" metallic and roughness too.
+        """The surface and its base colour (without light) as a texture; metallic, roughness and normals if it has them.
 
         Raises:
             AssetError: the texture is too small to hold anything.
         """
         uvs, uv_faces = (one.cpu().numpy() for one in self.charts)
-        channels, surface = self.baked(), None
+        channels, surface, normal = self.baked(), None, None
         if self.config.shading == "pbr":
             flat = torch.from_numpy(channels).reshape(-1, channels.shape[-1])
             roughness, metallic = roughness_metallic(flat)
             both = torch.cat([metallic, roughness], dim=1)
             surface = both.reshape(*channels.shape[:2], 2).numpy()
+        if self.config.normal_map:
+            normal = encoded(2.0 * torch.from_numpy(channels[..., -2:]) - 1.0).numpy()
         return TexturedMesh(
             self.vertices.detach().cpu().numpy(),
             self.faces.cpu().numpy().astype(np.int32),
@@ -323,6 +346,7 @@ class Mesh(Scene):
             uv_faces.astype(np.int32),
             channels[..., :3],
             surface,
+            normal,
         )
 
     def state(self) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
 """Wavefront OBJ with its material and picture, zipped: a browser downloads one file."""
 
+import numpy as np
+
 from dream3d.export.archive import zip_bytes
 from dream3d.export.asset import About, Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
 from dream3d.export.materials import Textured, mesh_details, png
 
 # Kd must be white: readers multiply it with the picture. Colours of an MTL are sRGB.
-MTL = """newmtl baked
+_MTL = """newmtl baked
 Ka 0 0 0
 Kd 1 1 1
 Ks 0 0 0
@@ -30,10 +32,34 @@ class Obj(Format):
         mesh = asset.textured(options.faces, options.texture_size)
         files = {
             "asset.obj": obj_text(mesh, asset.about).encode(),
-            "asset.mtl": MTL.encode(),
+            "asset.mtl": mtl_text(list(mesh.maps)).encode(),
             "asset.png": png(mesh.base_color),
+            **_pictures(mesh),
         }
         return Encoded(zip_bytes(files), mesh_details(mesh))
+
+
+def mtl_text(maps: list[str]) -> str:
+    """The MTL file. MTL has no room for a physical material; these lines are those most programs took to."""
+    lines = _MTL
+    if "metallic_roughness" in maps:
+        lines += "map_Pr asset_roughness.png\nmap_Pm asset_metallic.png\n"
+    if "normal" in maps:
+        # `norm` is its name among physical materials; Blender and older programs read a normal map as `map_Bump`.
+        lines += "norm asset_normal.png\nmap_Bump -bm 1 asset_normal.png\n"
+    return lines
+
+
+def _pictures(mesh: Textured) -> dict[str, bytes]:
+    """Files of the maps beside the base colour."""
+    files = {}
+    if "metallic_roughness" in mesh.maps:
+        for name, channel in (("roughness", 1), ("metallic", 2)):
+            one = mesh.maps["metallic_roughness"][..., channel]
+            files[f"asset_{name}.png"] = png(np.repeat(one[..., None], 3, axis=2))
+    if "normal" in mesh.maps:
+        files["asset_normal.png"] = png(mesh.maps["normal"])
+    return files
 
 
 def obj_text(mesh: Textured, about: About) -> str:

@@ -30,6 +30,7 @@ class TexturedMesh:
         uv_faces: rows of `uvs` at the corners of every face.
         texture: sRGB in [0, 1].
         metallic_roughness: two further channels in [0, 1], linear; None: the scene does not tell.
+        normal: a normal map in [0, 1], linear: red along u, green up in the picture, blue outward; None: there is none.
     """
 
     vertices: Float[np.ndarray, "V 3"]
@@ -38,6 +39,7 @@ class TexturedMesh:
     uv_faces: Int[np.ndarray, "F 3"]
     texture: Float[np.ndarray, "T T 3"]
     metallic_roughness: Float[np.ndarray, "T T 2"] | None = None
+    normal: Float[np.ndarray, "T T 3"] | None = None
 
 
 def bake_texture(
