@@ -72,7 +72,7 @@ OPTIONAL = (
     Package(
         "warp",
         "warp-lang",
-        "radiance fields on NVIDIA GPUs",
+        "splats and radiance fields on NVIDIA GPUs, without a compiler",
         "pip install 'dream3d[cuda]'",
     ),
     Package("nerfacc", "nerfacc", "compositing on NVIDIA GPUs without Warp", _FROM_SOURCE),

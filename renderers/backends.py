@@ -62,6 +62,7 @@ def import_failure(module: str) -> str | None:
 BACKENDS = (
     Backend("torch", "splats", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "splats", ("torch", "numba"), ("cpu",)),
+    Backend("warp", "splats", ("torch", "warp"), ("cpu", "cuda"), "renderers.splats_warp"),
     Backend("gsplat", "splats", ("torch", "gsplat"), ("cuda",), "renderers.splats_gsplat"),
     Backend("torch", "volume", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "volume", ("torch", "numba"), ("cpu",)),

@@ -1,8 +1,8 @@
 """Render 3D Gaussian splats: elliptical weighted averaging, front to back (Zwicker et al. 2001, Kerbl et al. 2023).
 
 Two backends share one definition to the letter: a readable torch reference (any device, any float type) and a fast
-numba one (CPU, float32); on an NVIDIA GPU gsplat is used where it is installed. A splat's footprint ends exactly where
-its alpha falls under 1/255, so tiles are only a matter of speed and never of the result.
+numba one (CPU, float32); on an NVIDIA GPU gsplat is used where it is installed, and Warp where it is not. A splat's
+footprint ends exactly where its alpha falls under 1/255, so tiles are only a matter of speed and never of the result.
 """
 
 import torch
@@ -18,7 +18,7 @@ from renderers.volume_data import check_views
 
 __all__ = ["SplatData", "SplatRenderOutput", "render_splats", "splat_normals"]
 
-FASTEST = ("numba", "gsplat", "torch")
+FASTEST = ("numba", "gsplat", "warp", "torch")
 NEAR = 0.1
 """Splats whose centre is nearer to the camera plane than this (world units) are not drawn."""
 
@@ -38,7 +38,7 @@ def render_splats(
     Args:
         splats: parameters; gradients reach every one of them (cameras get none).
         cameras: B views; colours of degree > 0 spherical harmonics depend on them.
-        backend: "auto", "numba" (CPU, float32), "torch", or "gsplat" (NVIDIA, float32, not run there yet).
+        backend: "auto", "numba" (CPU, float32), "torch", or "gsplat" or "warp" (NVIDIA, float32, not run there yet).
         normals: also render world-space normals: each splat's shortest axis, turned toward the camera.
         near: nearest depth drawn, > 0.
         antialias: make a splat cover the same area at every image size, instead of at least a pixel.
@@ -82,6 +82,8 @@ def render_splats(
         from renderers.splats_numba import rasterize
     elif name == "gsplat":
         from renderers.splats_gsplat import rasterize
+    elif name == "warp":
+        from renderers.splats_warp import rasterize
     else:
         from renderers.splats_torch import rasterize
     settings = RasterSettings(near, antialias, depth_at)

@@ -17,7 +17,7 @@ import torch
 from dream3d import doctor
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import ConfigError
-from renderers import backends
+from renderers import backends, splats
 from renderers.backends import BACKENDS, choose_backend, import_failure
 from renderers.hash_grid import HashGridLayout, encode, geometric_layout
 from renderers.splats import SplatData, render_splats
@@ -263,7 +263,7 @@ def test_warp_reads_hash_grids_like_the_reference(layout):
         encode(points.double(), table.double(), layout, "warp")
 
 
-@pytest.mark.parametrize("name", ["volume_warp", "hash_grid_warp"])
+@pytest.mark.parametrize("name", ["splats_warp", "volume_warp", "hash_grid_warp"])
 def test_warp_kernels_compile_for_cuda(name, tmp_path):
     """Compiled, not run: no GPU and no driver are needed, and none is used."""
     wp = pytest.importorskip("warp")
@@ -274,6 +274,28 @@ def test_warp_kernels_compile_for_cuda(name, tmp_path):
     assert ".target sm_86" in text
     for kernel in (k for k in vars(module).values() if isinstance(k, wp.Kernel)):
         assert f"{kernel.key}_" in text, kernel.key
+
+
+def test_on_a_gpu_without_packages_warp_draws(package):
+    pytest.importorskip("warp")
+    assert choose_backend("splats", "auto", "cuda", splats.FASTEST) == "warp"
+    package("gsplat", rasterization=rasterization)
+    assert choose_backend("splats", "auto", "cuda", splats.FASTEST) == "gsplat"
+
+
+def test_warp_carries_gradients_to_screen_offsets_and_draws_float32_only():
+    pytest.importorskip("warp")
+    cameras, found = orbit_cameras([0.0, 100.0], [10.0, 40.0], size=24), []
+    for backend in ("warp", "torch"):
+        offset = torch.full((2, 40, 2), 0.3, requires_grad=True)
+        out = render_splats(cloud(), cameras, backend, screen_offset=offset)
+        (grad,) = torch.autograd.grad(out.rgb.square().sum(), offset)
+        found.append([grad, out.radii])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm()
+    doubles = SplatData(**{name: value.double() for name, value in cloud().tensors().items()})
+    with pytest.raises(ConfigError, match="'warp' needs float32"):
+        render_splats(doubles, cameras, "warp")
 
 
 @pytest.mark.parametrize("backend", GPU, ids=lambda backend: f"{backend.renderer}-{backend.name}")
