@@ -12,7 +12,13 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.errors import ConfigError
 from renderers.backends import choose_backend
-from renderers.splats_data import RasterSettings, SplatData, SplatRenderOutput, check_splats
+from renderers.splats_data import (
+    ALPHA_CUT,
+    RasterSettings,
+    SplatData,
+    SplatRenderOutput,
+    check_splats,
+)
 from renderers.splats_sh import sh_colors
 from renderers.volume_data import check_views
 
@@ -78,22 +84,39 @@ def render_splats(
         facing = splat_normals(splats, cameras)
         features = torch.cat([features.expand(len(cameras), -1, -1), facing], dim=-1)
 
+    settings = RasterSettings(near, antialias, depth_at)
+    image, depth, alpha, radii = _rasterize(
+        name, splats, features, cameras, settings, screen_offset
+    )
+    if not normals:
+        return SplatRenderOutput(image, alpha, depth, None, radii)
+    normal = torch.nn.functional.normalize(image[..., channels:], dim=-1)
+    return SplatRenderOutput(image[..., :channels], alpha, depth, normal, radii)
+
+
+def _rasterize(
+    name: str,
+    splats: SplatData,
+    features: Float[Tensor, "V N C"],
+    cameras: CameraBatch,
+    settings: RasterSettings,
+    screen_offset: Float[Tensor, "B N 2"] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Premultiplied features, alpha-normalised z-depth, alpha, and pixel radii (0: not seen)."""
     if name == "numba":
-        from renderers.splats_numba import rasterize
-    elif name == "gsplat":
+        # Slices and divisions of whole pictures would be a good part of what threads cannot share there.
+        from renderers.splats_numba import rasterize_apart
+
+        return rasterize_apart(splats, features, cameras, settings, screen_offset)
+    if name == "gsplat":
         from renderers.splats_gsplat import rasterize
     elif name == "warp":
         from renderers.splats_warp import rasterize
     else:
         from renderers.splats_torch import rasterize
-    settings = RasterSettings(near, antialias, depth_at)
     image, alpha, radii = rasterize(splats, features, cameras, settings, screen_offset)
-
-    covered = alpha > 0
-    # The cut-off makes any alpha that is not zero at least 1/255, so this division is harmless.
-    depth = torch.where(covered, image[..., -1:] / torch.where(covered, alpha, 1.0), 0.0)
-    normal = torch.nn.functional.normalize(image[..., channels:-1], dim=-1) if normals else None
-    return SplatRenderOutput(image[..., :channels], alpha, depth, normal, radii)
+    # The cut-off makes any alpha that is not zero at least 1/255: the clamp changes nothing else.
+    return image[..., :-1], image[..., -1:] / alpha.clamp_min(0.5 * ALPHA_CUT), alpha, radii
 
 
 def splat_normals(splats: SplatData, cameras: CameraBatch) -> Float[Tensor, "B N 3"]:

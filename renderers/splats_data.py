@@ -1,5 +1,6 @@
 """3D Gaussian splats as data, and the constants every backend shares."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -113,7 +114,7 @@ def check_splats(splats: SplatData) -> None:
                 f"on {splats.means.device}; convert them to one dtype and device"
             )
         # One pass instead of isfinite().all(): NaN and infinity survive a sum. An overflowing sum is looked at again.
-        if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+        if not math.isfinite(value.detach().sum().item()) and not torch.isfinite(value).all():
             bad = int((~torch.isfinite(value.detach().reshape(n, -1))).any(dim=1).sum())
             raise NumericsError(
                 f"{bad} of {n} splats have {name} that are not finite; lower the learning rate, or drop those "

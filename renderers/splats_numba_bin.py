@@ -14,28 +14,34 @@ from dream3d.kernels import kernel
 from renderers.splats_numba_project import ACROSS, ALONG, CENTER_DEPTH, CX, CY, OPACITY, SHEAR
 
 TILE = 16
-_RADIX_BITS = 11
+_RADIX_BITS = 12
 _RADIX = 1 << _RADIX_BITS
 
 
 @kernel()
 def _sort_by_depth(keys, order, spare):
     """Stable radix sort of `order` by `keys[order]`; the bits of positive floats sort like the floats."""
-    count = np.empty(_RADIX, np.int64)
-    for shift in (0, _RADIX_BITS, 2 * _RADIX_BITS):
+    least, most = np.uint32(0xFFFFFFFF), np.uint32(0)
+    for g in order:
+        least, most = min(least, keys[g]), max(most, keys[g])
+    # Depths of an object differ little: above the nearest one's, two digits tell most of them apart.
+    count = np.empty(_RADIX, np.int32)
+    shift = 0
+    while len(order) > 0 and (most - least) >> shift > 0:
         count[:] = 0
-        for i in range(len(order)):
-            count[(keys[order[i]] >> shift) & (_RADIX - 1)] += 1
+        for g in order:
+            count[((keys[g] - least) >> shift) & (_RADIX - 1)] += 1
         position = 0
         for d in range(_RADIX):
             here = count[d]
             count[d] = position
             position += here
-        for i in range(len(order)):
-            d = (keys[order[i]] >> shift) & (_RADIX - 1)
-            spare[count[d]] = order[i]
+        for g in order:
+            d = ((keys[g] - least) >> shift) & (_RADIX - 1)
+            spare[count[d]] = g
             count[d] += 1
         order, spare = spare, order
+        shift += _RADIX_BITS
     return order
 
 
@@ -112,6 +118,52 @@ def count_pairs(screen, box, order, seen, tiles_x, tiles, splat_count, tile_coun
                         tile_count[worker, b * tiles + ty * tiles_x + tx] += 1
                     number += x1 - x0
                 splat_count[b * n + g] = number
+
+
+@kernel()
+def starts(splat_count, tile_count):
+    """From `count_pairs`: where every splat's pairs and every tile's list begin, and each worker's share of the lists.
+
+    Returns:
+        pair_start [B * N + 1], tile_start [B * tiles + 1], cursor [workers, B * tiles].
+    """
+    pair_start = np.empty(len(splat_count) + 1, np.int64)
+    total = 0
+    for g in range(len(splat_count)):
+        pair_start[g] = total
+        total += splat_count[g]
+    pair_start[len(splat_count)] = total
+    workers, tiles = tile_count.shape
+    tile_start, cursor = np.empty(tiles + 1, np.int64), np.empty((workers, tiles), np.int64)
+    total = 0
+    for tile in range(tiles):
+        tile_start[tile] = total
+        for worker in range(workers):
+            cursor[worker, tile] = total
+            total += tile_count[worker, tile]
+    tile_start[tiles] = total
+    return pair_start, tile_start, cursor
+
+
+@kernel()
+def shares(load, workers):
+    """Where each worker's consecutive tiles begin, [workers + 1], so that all have about the same load [tiles].
+
+    Neighbouring tiles share splats, whose gradients lie side by side: a worker keeps to one region.
+    """
+    # A tile costs something even where nothing is in it.
+    total = 4 * len(load)
+    for tile in range(len(load)):
+        total += load[tile]
+    first = np.empty(workers + 1, np.int64)
+    worker, running = 0, 0
+    for tile in range(len(load) + 1):
+        while worker <= workers and running >= total * worker // workers:
+            first[worker] = tile
+            worker += 1
+        if tile < len(load):
+            running += load[tile] + 4
+    return first
 
 
 @kernel(parallel=True)

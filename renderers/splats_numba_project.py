@@ -12,14 +12,14 @@ from numba import prange
 from dream3d.kernels import kernel
 from renderers.splats_data import ALPHA_CUT, LOG_SCALE_MAX, LOG_SCALE_MIN, LOW_PASS
 
-CX, CY, ALONG, SHEAR, ACROSS, OPACITY, CENTER_DEPTH, DEPTH, RADIUS = range(9)
+CX, CY, ALONG, SHEAR, ACROSS, OPACITY, CENTER_DEPTH, DEPTH = range(8)
 """Columns of a projected splat: centre [px], inverse covariance (Cholesky), opacity, depth of the
-centre and the depth that is rendered, half-extent [px].
+centre and the depth that is rendered.
 
 The exponent at offset (dx, dy) is -(u^2 + v^2) / 2 with u = ALONG dx + SHEAR dy, v = ACROSS dy: never positive and, for
 needles, free of the cancellation that a dx^2 + 2 b dx dy + c dy^2 suffers in float32.
 """
-SCREEN = 9
+SCREEN = 8
 CAMERA = 20
 """Numbers per packed camera: rotation (9), translation (3), fx, fy, cx, cy, slope limits x low/high, y low/high."""
 BLOCK = 64
@@ -140,8 +140,9 @@ def project(
     workers,
     screen,
     box,
+    radii,
 ):
-    """Fill `screen` [B, N, 9] and the pixel boxes `box` [B, N, 4] (x0, x1, y0, y1; empty where not seen).
+    """Fill `screen` [B, N, 8], pixel boxes `box` [B, N, 4] (x0, x1, y0, y1; empty where not seen), `radii` [B, N].
 
     Shapes:
         cameras: [B, 20] float64, packed.
@@ -162,7 +163,7 @@ def project(
                 for b in range(cameras.shape[0]):
                     cam, out = cameras[b], screen[b, g]
                     box[b, g, :] = 0
-                    out[RADIUS] = 0.0
+                    radii[b, g] = 0.0
                     x, y, z = _to_camera(cam, means[g])
                     if not (z > near and opacity > ALPHA_CUT):
                         continue
@@ -185,7 +186,7 @@ def project(
                     out[DEPTH] = z - depth_at * _spread(cov, cam) if depth_at != 0.0 else z
                     out[ALONG], out[SHEAR] = math.sqrt(yy / det), -xy / math.sqrt(yy * det)
                     out[ACROSS] = 1.0 / math.sqrt(yy)
-                    out[RADIUS] = max(ex, ey)
+                    radii[b, g] = max(ex, ey)
                     if x0 < x1 and y0 < y1:
                         box[b, g, 0], box[b, g, 1], box[b, g, 2], box[b, g, 3] = x0, x1, y0, y1
 

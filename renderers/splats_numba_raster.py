@@ -36,6 +36,8 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 F = np.float32
 ZERO, HALF, ONE, QUARTER = F(0.0), F(0.5), F(1.0), F(0.25)
 ALPHA_CUT, ALPHA_MAX, TRANSMITTANCE_CUT = F(_ALPHA_CUT), F(_ALPHA_MAX), F(_TRANSMITTANCE_CUT)
+COVERED = HALF * ALPHA_CUT
+"""An alpha that is not zero is at least ALPHA_CUT; what depth is divided by is at least this."""
 POWER_MIN = F(-6.0)
 """A power below log(1/255) = -5.54 cannot pass the alpha cut-off, so exp is only needed on [-6, 0]."""
 # exp(y) on [-1.5, 0] as 1 + y (E1 + y (E2 + ...)), least squares at Chebyshev nodes: 2.3e-8 relative.
@@ -185,15 +187,16 @@ def _load_values(features, g, depth, values):
 
 @kernel(parallel=True)
 def rasterize_tiles(
-    screen, box, features, tile_start, entry_splat, tiles_x, shares, image, alpha_image, used
-):
+    screen, box, features, tile_start, entry_splat, tiles_x, shares, image, depth_image, alpha_image, used
+):  # fmt: skip
     """Composite all tiles of all cameras.
 
-    `features` are [V, N, C] with V = 1 or B. Outputs: `image` [B, H, W, C + 1] with z-depth last; `alpha_image`
-    [B, H, W], the sum of weights (exact where it is small, unlike one minus the transmittance); `used` [B T], the list
-    entries looked at before a tile was opaque. Worker w composites the tiles from `shares[w]` to `shares[w + 1]`.
+    `features` are [V, N, C] with V = 1 or B. Outputs: `image` [B, H, W, C]; `depth_image` [B, H, W], divided by alpha;
+    `alpha_image` [B, H, W], the sum of weights (exact where it is small, unlike one minus the transmittance); `used`
+    [B T], the list entries looked at before a tile was opaque. Worker w takes the tiles `shares[w]` to `shares[w + 1]`.
     """
-    views, height, width, channels = image.shape
+    views, height, width, colors = image.shape
+    channels = colors + 1  # depth is the last
     tiles = (len(tile_start) - 1) // views
     for worker in prange(len(shares) - 1):
         t, values = _new_tile(), np.zeros(max(channels, BLOCK), np.float32)
@@ -225,53 +228,76 @@ def rasterize_tiles(
             for y in range(min(TILE, height - top)):
                 for x in range(min(TILE, width - left)):
                     p = y * TILE + x
-                    alpha_image[b, top + y, left + x] = t[COVER + np.uint64(p)]
-                    for c in range(min(channels, BLOCK)):
+                    alpha = t[COVER + np.uint64(p)]
+                    alpha_image[b, top + y, left + x] = alpha
+                    for c in range(min(colors, BLOCK)):
                         image[b, top + y, left + x, c] = t[CHANNEL0 + np.uint64(c * PIXELS + p)]
-                    for c in range(BLOCK, channels):
+                    for c in range(BLOCK, colors):
                         image[b, top + y, left + x, c] = more[(c - BLOCK) * PIXELS + p]
+                    if colors < BLOCK:
+                        depth = t[CHANNEL0 + np.uint64(colors * PIXELS + p)]
+                    else:
+                        depth = more[(colors - BLOCK) * PIXELS + p]
+                    depth_image[b, top + y, left + x] = depth / max(alpha, COVERED)
 
 
 @kernel(fastmath=FAST)
-def _load_gradients(grad_image, grad_alpha, image, alpha_image, b, top, left, t, more, alpha_plane):
-    """One tile's pixel gradients, and R_0 = <everything composited, its gradient>; zero beyond the image."""
-    height, width, channels = image.shape[1], image.shape[2], image.shape[3]
+def _load_gradients(
+    grad_image, grad_depth, grad_alpha, image, depth_image, alpha_image, b, top, left, t, more, alpha_plane
+):  # fmt: skip
+    """One tile's pixel gradients, and R_0 = <everything composited, its gradient>; zero beyond the image.
+
+    Depth is a sum over alpha, D = S / A: dL/dS = dL/dD / A and dL/dA -= D dL/dS, which cancel in R_0.
+    """
+    height, width, colors = image.shape[1], image.shape[2], image.shape[3]
     t[CHANNEL0:] = ZERO
     t[REST:COVER] = ZERO
     alpha_plane[:] = ZERO
     more[:] = ZERO
+    deep = grad_depth.shape[0] > 0
     for y in range(min(TILE, height - top)):
         for x in range(min(TILE, width - left)):
             p = y * TILE + x
             alpha_plane[p] = grad_alpha[b, top + y, left + x]
             total = alpha_image[b, top + y, left + x] * alpha_plane[p]
-            for c in range(channels):
+            for c in range(colors):
                 grad = grad_image[b, top + y, left + x, c]
                 total += grad * image[b, top + y, left + x, c]
                 if c < BLOCK:
                     t[CHANNEL0 + np.uint64(c * PIXELS + p)] = grad
                 else:
                     more[(c - BLOCK) * PIXELS + p] = grad
+            if deep:
+                grad = grad_depth[b, top + y, left + x]
+                grad /= max(alpha_image[b, top + y, left + x], COVERED)
+                alpha_plane[p] -= grad * depth_image[b, top + y, left + x]
+                if colors < BLOCK:
+                    t[CHANNEL0 + np.uint64(colors * PIXELS + p)] = grad
+                else:
+                    more[(colors - BLOCK) * PIXELS + p] = grad
             t[REST + np.uint64(p)] = total
 
 
 @kernel(parallel=True)
 def rasterize_tiles_backward(
-    screen, box, features, tile_start, entry_splat, entry_pair, tiles_x, shares, image, alpha_image, used,
-    grad_image, grad_alpha, pair_grad,
+    screen, box, features, tile_start, entry_splat, entry_pair, tiles_x, shares, image, depth_image, alpha_image,
+    used, grad_image, grad_depth, grad_alpha, pair_grad,
 ):  # fmt: skip
     """Every (splat, tile) pair's gradient: six sums for the screen ellipse, then one per channel (depth last).
 
-    The forward pass's arguments and outputs, then `grad_image` [B, H, W, C + 1] and `grad_alpha` [B, H, W]. Output:
-    `pair_grad` [P, 6 + max(C + 1, 4)], zero on entry; columns beyond 6 + C + 1 are padding.
+    The forward pass's arguments and outputs, then `grad_image` [B, H, W, C], `grad_depth` [B, H, W], or [0, 0, 0] for
+    none, and `grad_alpha` [B, H, W]. Output: `pair_grad` [P, 6 + max(C + 1, 4)]; columns beyond 6 + C + 1 are padding.
     """
-    views, channels = image.shape[0], image.shape[3]
+    views, channels = image.shape[0], image.shape[3] + 1
     tiles = (len(tile_start) - 1) // views
     for worker in prange(len(shares) - 1):
         t, values = _new_tile(), np.zeros(max(channels, BLOCK), np.float32)
         alpha_plane = np.empty(PIXELS, np.float32)
         more = np.zeros(max(channels - BLOCK, 0) * PIXELS, np.float32)
         for index in range(shares[worker], shares[worker + 1]):
+            first = tile_start[index]
+            for entry in range(first + used[index], tile_start[index + 1]):
+                pair_grad[entry_pair[entry]] = ZERO
             if used[index] == 0:
                 continue
             b, tile = index // tiles, index % tiles
@@ -279,10 +305,10 @@ def rasterize_tiles_backward(
             source = features[b if features.shape[0] > 1 else 0]
             t[THROUGH:WEIGHT] = ONE
             _load_gradients(
-                grad_image, grad_alpha, image, alpha_image, b, top, left, t, more, alpha_plane
-            )
+                grad_image, grad_depth, grad_alpha, image, depth_image, alpha_image, b, top, left, t, more,
+                alpha_plane,
+            )  # fmt: skip
             t[VALUE:REST] = alpha_plane
-            first = tile_start[index]
             for entry in range(first, first + used[index]):
                 g = entry_splat[entry]
                 s, out = screen[b, g], pair_grad[entry_pair[entry]]
