@@ -29,6 +29,7 @@ SPEEDS = ("fast", "default", "balanced", "quality")
 
 TITLES = {
     "guidance": "Guidance",
+    "guider": "Guider",
     "scene": "Representation",
     "time": "Noise levels",
     "noise": "Noise",
@@ -105,7 +106,7 @@ def _part(kind: str, base: RunConfig, chosen: str | None) -> dict[str, Any]:
 def _group(name: str, config: RunConfig, fields: list[Field]) -> dict[str, Any]:
     stage = config.stages[0]
     part = config.prior if name == "prior" else getattr(stage, name, None)
-    chosen = "" if part is None else part_name(part)
+    chosen = part_name(part) if part is not None and name in COMPONENTS else ""
     return {
         "name": name,
         "title": f"{TITLES[name]}: {chosen}" if chosen else TITLES[name],
