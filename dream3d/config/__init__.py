@@ -97,10 +97,10 @@ def _with_files_beside(document: Document, directory: Path) -> Document:
 
     def found(stage: Any) -> Any:
         scene = stage.get("scene") if isinstance(stage, dict) else None
-        mesh = scene.get("mesh") if isinstance(scene, dict) else None
-        if not isinstance(mesh, str) or not mesh or not (directory / mesh).is_file():
+        if not isinstance(scene, dict) or not isinstance(scene.get("mesh"), str):
             return stage
-        return {**stage, "scene": {**scene, "mesh": str(directory / mesh)}}
+        beside = directory / scene["mesh"]
+        return {**stage, "scene": {**scene, "mesh": str(beside)}} if beside.is_file() else stage
 
     if isinstance(document.get("stages"), list):
         document["stages"] = [found(stage) for stage in document["stages"]]
