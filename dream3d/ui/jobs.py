@@ -11,6 +11,7 @@ from dream3d.config import load_config, load_config_file
 from dream3d.errors import ConfigError, Dream3DError, PromptError
 from dream3d.jobs import ENDED, Job, JobRequest, JobStore
 from dream3d.jobs.records import read_object
+from dream3d.run import resolve_device
 from dream3d.run_directory import RunDirectory, slug
 from dream3d.ui.command import shell_command
 from dream3d.ui.tasks import Tasks
@@ -57,7 +58,8 @@ class UserJobs:
         """The request with the files of its user in it, when nothing speaks against it.
 
         Raises:
-            PromptError, ConfigError: words the embedded prior does not know, or a file that is not the user's.
+            PromptError, ConfigError: words the embedded prior does not know, a file that is not the user's, or a device
+                that this machine does not have.
         """
         if isinstance(request.overrides, Mapping):
             resolved = self.uploads.resolved(dict(request.overrides), request.owner)
@@ -67,6 +69,7 @@ class UserJobs:
                 if ("/" in text or "\\" in text) and not self.uploads.is_own(text, request.owner):
                     raise ConfigError(f"'{text}' is no file of yours; send it with the form")
         config = check_words(request)
+        resolve_device(config.device)
         if request.owner:
             self._check_files(config, request.owner)
         return request
