@@ -13,6 +13,7 @@ from dream3d.cameras import CameraBatch
 from dream3d.errors import ConfigError
 from renderers.backends import choose_backend
 from renderers.splats_data import RasterSettings, SplatData, SplatRenderOutput, check_splats
+from renderers.splats_depth import plane_depth, surface_planes
 from renderers.splats_sh import sh_colors
 from renderers.volume_data import check_views
 
@@ -42,8 +43,10 @@ def render_splats(
         normals: also render world-space normals: each splat's shortest axis, turned toward the camera.
         near: nearest depth drawn, > 0.
         antialias: make a splat cover the same area at every image size, instead of at least a pixel.
-        depth_at: 0 takes depth at the splats' centres. A rounded splat is seen well before its centre, though: at 1.25
-            (standard deviations nearer) depth is close to that of the visible surface.
+        depth_at: 0 takes depth at the splats' centres, which costs nothing. Splats are seen well before their centres,
+            though, and a tilted disc at another depth in every pixel: with a number > 0 depth is that of the visible
+            surface, so many standard deviations before the densest point on the pixel's ray (2.75 is a good number; see
+            `renderers.splats_depth`).
         screen_offset: added to the projected centres, in pixels. Pass zeros that require a gradient and read `.grad`
             after the backward pass: the loss gradient by screen position, which drives density control.
 
@@ -77,6 +80,9 @@ def render_splats(
     if normals:
         facing = splat_normals(splats, cameras)
         features = torch.cat([features.expand(len(cameras), -1, -1), facing], dim=-1)
+    if depth_at > 0.0:
+        planes = surface_planes(splats, cameras, depth_at, near)
+        features = torch.cat([features.expand(len(cameras), -1, -1), planes], dim=-1)
 
     if name == "numba":
         from renderers.splats_numba import rasterize
@@ -86,13 +92,15 @@ def render_splats(
         from renderers.splats_warp import rasterize
     else:
         from renderers.splats_torch import rasterize
-    settings = RasterSettings(near, antialias, depth_at)
+    settings = RasterSettings(near, antialias)
     image, alpha, radii = rasterize(splats, features, cameras, settings, screen_offset)
 
     covered = alpha > 0
     # The cut-off makes any alpha that is not zero at least 1/255, so this division is harmless.
-    depth = torch.where(covered, image[..., -1:] / torch.where(covered, alpha, 1.0), 0.0)
-    normal = torch.nn.functional.normalize(image[..., channels:-1], dim=-1) if normals else None
+    depth = plane_depth(image[..., -4:-1], cameras) if depth_at > 0.0 else image[..., -1:]
+    depth = torch.where(covered, depth / torch.where(covered, alpha, 1.0), 0.0)
+    facing = image[..., channels : channels + 3]
+    normal = torch.nn.functional.normalize(facing, dim=-1) if normals else None
     return SplatRenderOutput(image[..., :channels], alpha, depth, normal, radii)
 
 

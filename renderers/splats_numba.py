@@ -86,7 +86,7 @@ def _prepare(scene: _Scene, offset: np.ndarray, height: int, width: int, workers
     box = np.empty((views, n, 4), np.int32)
     projection.project(
         scene.cameras, scene.means, scene.log_scales, scene.quaternions, scene.logits, offset,
-        float(settings.near), bool(settings.antialias), float(settings.depth_at),
+        float(settings.near), bool(settings.antialias),
         height, width, workers, screen, box,
     )  # fmt: skip
     order = np.empty((views, n), np.int32)
@@ -150,7 +150,7 @@ class _Rasterize(torch.autograd.Function):
                 _numpy(grad_image), _numpy(grad_alpha[..., 0]), pair_grad,
             )  # fmt: skip
             projection.project_backward(
-                scene.cameras, bool(scene.settings.antialias), float(scene.settings.depth_at),
+                scene.cameras, bool(scene.settings.antialias),
                 scene.means, scene.log_scales, scene.quaternions, scene.logits,
                 lists.pair_start, pair_grad, workers, *grads, grad_offset,
             )  # fmt: skip

@@ -99,7 +99,7 @@ def test_splats_over_sizes_channels_and_batches(fast, n, size, channels, views):
 @pytest.mark.parametrize("normals", [False, True])
 def test_splats_with_harmonics_normals_and_filters(fast, antialias, coefficients, normals):
     cameras = orbit_cameras([0.0, 120.0], 25.0, size=24)
-    options = {"antialias": antialias, "normals": normals, "depth_at": 1.25}
+    options = {"antialias": antialias, "normals": normals, "depth_at": 2.75}
     assert_parity(fast, cloud(60, sh=coefficients), cameras, **options)
 
 
