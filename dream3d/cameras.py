@@ -158,3 +158,16 @@ def orbit_cameras(
     K[:, 0, 0] = K[:, 1, 1] = focal
     K[:, 0, 2], K[:, 1, 2], K[:, 2, 2] = 0.5 * width, 0.5 * height, 1.0
     return CameraBatch(c2w, K, height, width, azimuth, elevation, radius)
+
+
+def spherical(
+    cameras: CameraBatch,
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Azimuth and polar angle in radians, and distance, read from the poses of upright cameras that look at the origin.
+
+    The polar angle is from straight above, where the azimuth is defined as well.
+    """
+    right, forward = cameras.c2w[:, :3, 0], cameras.c2w[:, :3, 2]
+    azimuth = torch.atan2(-right[:, 2], right[:, 0])
+    polar = torch.acos((-forward[:, 1]).clamp(-1.0, 1.0))
+    return azimuth, polar, cameras.position.norm(dim=-1)

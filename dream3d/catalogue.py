@@ -71,6 +71,7 @@ def _preset(name: str) -> dict[str, Any]:
         "name": name,
         "summary": preset_summary(name),
         "prior": type(config.prior).registered_name,  # type: ignore[attr-defined]
+        "device": config.device,
         "steps": [stage.steps for stage in config.stages],
     }
 

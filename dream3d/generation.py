@@ -33,6 +33,7 @@ from dream3d.run_directory import RunDirectory
 from dream3d.scenes.base import Scene
 from dream3d.train import StepReport
 from systems.base import RunConfig, fingerprint
+from systems.own_meshes import keep_meshes, with_own_meshes
 from systems.reference import keep, kept, load_reference
 
 LIVE_PREVIEW_SIZE = 96
@@ -179,9 +180,10 @@ def generate_run(
     config = replace(config, reference=settings)
     if share.rank > 0:
         return _follow(config, None, should_stop, prior, share)
-    written = replace(config, reference=kept(reference, settings))
+    written = with_own_meshes(replace(config, reference=kept(reference, settings)))
     run = RunDirectory.create(config.prompt, config_to_yaml(written), out)
     keep(reference, run.path)
+    keep_meshes(config, run.path)
     with run.locked():
         return _work(config, run, phases, began, on_step, should_stop, prior, on_event, share)
 

@@ -89,7 +89,7 @@ def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam
 def with_reference(cameras: CameraBatch, state: TrainState) -> CameraBatch:
     """The cameras of a step, and behind them that of the picture where this step looks at it."""
     reference = state.reference
-    if reference is None or state.step % reference.settings.every:
+    if reference is None or reference.silent or state.step % reference.settings.every:
         return cameras
     return CameraBatch.concatenate([cameras, reference.settings.camera(cameras.height)])
 

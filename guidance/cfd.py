@@ -6,8 +6,7 @@ With w = 1 and a step of |d lambda| the iterate z + lambda eps is DDIM's, step f
 the prior, of its own spread, where the same formula with fresh noise (SDS) collapses to a mode. Under N(m, s^2) it
 ends at m + s (lambda_max eps + z_start - m) / sqrt(s^2 + lambda_max^2). It needs `noise: {name: fixed}` (or
 `refreshed`, the stochastic form) and `time: {name: annealed, jitter: 0}`: at a level that stays it rests at m + s^2 /
-lambda eps, which grows without bound as lambda falls. The noise lies on the screen; noise that lies on the object's
-surface is to come.
+lambda eps, which grows without bound as lambda falls. `noise: {name: surface}` lays the noise on the object.
 """
 
 from dataclasses import dataclass, field

@@ -30,7 +30,8 @@ class Guider:
     """How two predictions become one; used by every rule whose formula says eps_cfg.
 
     Attributes:
-        name: see the module.
+        name: "cfg" is plain classifier-free guidance; "apg" shortens the difference of the two and weights its part
+            along the prompt's; "zero-star" and "tangential" repair the empty prompt's; "magnitude-aware" damps all.
         eta: apg: weight of the difference's part along the prompt's prediction, in [0, 1] (the paper: 0).
         norm: apg: largest norm of the difference; 0 is no bound.
         alpha: magnitude-aware: strength of the damping, at least 0.

@@ -4,25 +4,34 @@
     grad = z - x0
 
 With the render's own distribution as the source this is a Wasserstein gradient flow: particles end distributed as the
-prior, mean *and* spread. In practice the source is the prior with the scale 1 - cfg_scale. Equal source and target
+prior, mean *and* spread; `source: companion` asks the trained twin for it. The authors' source for a single object, and
+the default, is the frozen prior with the scale 1 - cfg_scale. Equal source and target
 give zero up to the solver's error; exchanging them is exchanging cfg_scale and 1 - cfg_scale. SDI is the same with a
 single step down. Read from notes on the paper, not from its text; the authors' solvers are of higher order than
 Euler's here.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.companion import CompanionSettings
 from dream3d.diffusion import Prediction, per_sample
+from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
 from guidance.combine import cfg_evaluations, check_number, check_ramp, gradient_metrics, guided
-from guidance.inversion import ascend, denoise, guided_eps
+from guidance.inversion import NoisePredictor, ascend, denoise, guided_eps
+
+
+def own_eps(views: Views) -> NoisePredictor:
+    """The noise the companion sees, as a function of point and level."""
+    companion, plain = views.with_companion()
+    return lambda z_t, t: companion.predict(z_t, t, plain).eps
 
 
 @GUIDANCE.register("pfd")
@@ -32,9 +41,11 @@ class PFD(Guidance):
 
     Attributes:
         cfg_scale: guidance scale of the target, on the way down.
-        source_scale: guidance scale of the source, on the way up (authors: 1 - cfg_scale).
+        source_scale: guidance scale of the prior as the source, on the way up (authors: 1 - cfg_scale).
         up, down: Euler steps on each way, evenly spaced in t.
         t_start: level at which the render is taken for the path's starting point.
+        source: "prior", or "companion", which learns what the renders look like.
+        rank, companion_rate, camera_dropout: see `dream3d.companion.CompanionSettings`.
     """
 
     paper: ClassVar[str] = "Probability-Flow Distillation 2026, arXiv 2605.09071"
@@ -47,6 +58,10 @@ class PFD(Guidance):
     up: int = 5
     down: int = 5
     t_start: float = 0.005
+    source: Literal["prior", "companion"] = "prior"
+    rank: int = 4
+    companion_rate: float = 1e-4
+    camera_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         check_ramp("cfg_scale", self.cfg_scale)
@@ -54,17 +69,25 @@ class PFD(Guidance):
         check_number("up", self.up, 1)
         check_number("down", self.down, 1)
         check_number("t_start", self.t_start, 0.0, 0.999)
+        if self.source not in ("prior", "companion"):
+            raise ConfigError(f"guidance.source is '{self.source}'; choose prior or companion")
+        self.companion_settings()
+
+    def companion_settings(self) -> CompanionSettings | None:
+        settings = CompanionSettings(self.rank, self.companion_rate, self.camera_dropout)
+        return settings if self.source == "companion" else None
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
-        """One guided prediction per step of either way."""
-        up = self.up * cfg_evaluations(self.source_scale(progress))
+        """One prediction per step of either way, guided but for a companion's."""
+        own = self.source == "companion"
+        up = self.up * (1 if own else cfg_evaluations(self.source_scale(progress)))
         return up + self.down * cfg_evaluations(self.cfg_scale(progress))
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         schedule, progress = prior.schedule, views.progress
-
-        source = guided_eps(prior, views, self.source_scale(progress))
+        own = self.source == "companion"
+        source = own_eps(views) if own else guided_eps(prior, views, self.source_scale(progress))
 
         def target(z_t: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> Prediction:
             return guided(prior, z_t, t, views, self.cfg_scale(progress))

@@ -19,12 +19,15 @@ from renderers.splats_data import (
     SplatRenderOutput,
     check_splats,
 )
+from renderers.splats_depth import plane_depth, surface_planes
 from renderers.splats_sh import sh_colors
 from renderers.volume_data import check_views
 
 __all__ = ["SplatData", "SplatRenderOutput", "render_splats", "splat_normals"]
 
 FASTEST = ("numba", "gsplat", "warp", "torch")
+COVERED = 0.5 * ALPHA_CUT
+"""The cut-off makes any alpha that is not zero at least 1/255: dividing by no less than this changes nothing else."""
 NEAR = 0.1
 """Splats whose centre is nearer to the camera plane than this (world units) are not drawn."""
 
@@ -48,8 +51,10 @@ def render_splats(
         normals: also render world-space normals: each splat's shortest axis, turned toward the camera.
         near: nearest depth drawn, > 0.
         antialias: make a splat cover the same area at every image size, instead of at least a pixel.
-        depth_at: 0 takes depth at the splats' centres. A rounded splat is seen well before its centre, though: at 1.25
-            (standard deviations nearer) depth is close to that of the visible surface.
+        depth_at: 0 takes depth at the splats' centres, which costs nothing. Splats are seen well before their centres,
+            though, and a tilted disc at another depth in every pixel: with a number > 0 depth is that of the visible
+            surface, so many standard deviations before the densest point on the pixel's ray (2.75 is a good number; see
+            `renderers.splats_depth`).
         screen_offset: added to the projected centres, in pixels. Pass zeros that require a gradient and read `.grad`
             after the backward pass: the loss gradient by screen position, which drives density control.
 
@@ -83,15 +88,21 @@ def render_splats(
     if normals:
         facing = splat_normals(splats, cameras)
         features = torch.cat([features.expand(len(cameras), -1, -1), facing], dim=-1)
+    if depth_at > 0.0:
+        planes = surface_planes(splats, cameras, depth_at, near)
+        features = torch.cat([features.expand(len(cameras), -1, -1), planes], dim=-1)
 
-    settings = RasterSettings(near, antialias, depth_at)
+    settings = RasterSettings(near, antialias)
     image, depth, alpha, radii = _rasterize(
         name, splats, features, cameras, settings, screen_offset
     )
-    if not normals:
-        return SplatRenderOutput(image, alpha, depth, None, radii)
-    normal = torch.nn.functional.normalize(image[..., channels:], dim=-1)
-    return SplatRenderOutput(image[..., :channels], alpha, depth, normal, radii)
+    if depth_at > 0.0:
+        depth = plane_depth(image[..., -3:], cameras) / alpha.clamp_min(COVERED)
+    facing = image[..., channels : channels + 3]
+    normal = torch.nn.functional.normalize(facing, dim=-1) if normals else None
+    # A slice costs its gradient a copy of the picture.
+    rgb = image if image.shape[-1] == channels else image[..., :channels]
+    return SplatRenderOutput(rgb, alpha, depth, normal, radii)
 
 
 def _rasterize(
@@ -115,8 +126,7 @@ def _rasterize(
     else:
         from renderers.splats_torch import rasterize
     image, alpha, radii = rasterize(splats, features, cameras, settings, screen_offset)
-    # The cut-off makes any alpha that is not zero at least 1/255: the clamp changes nothing else.
-    return image[..., :-1], image[..., -1:] / alpha.clamp_min(0.5 * ALPHA_CUT), alpha, radii
+    return image[..., :-1], image[..., -1:] / alpha.clamp_min(COVERED), alpha, radii
 
 
 def splat_normals(splats: SplatData, cameras: CameraBatch) -> Float[Tensor, "B N 3"]:

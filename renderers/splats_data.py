@@ -70,12 +70,10 @@ class RasterSettings:
         near: smallest depth of a drawn splat's centre, > 0.
         antialias: lower a splat's opacity by as much as the low-pass filter spreads it, so that it covers the same
             area at every image size (Yu et al. 2024).
-        depth_at: where along the view a splat's depth is taken, in standard deviations in front of its centre.
     """
 
     near: float
     antialias: bool
-    depth_at: float
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,12 @@ from renderers.splats_data import (
     RasterSettings,
     SplatData,
 )
-from renderers.splats_torch import covariances
 
 
-def rendered_depth(
-    splats: SplatData, cameras: CameraBatch, settings: RasterSettings
-) -> Float[Tensor, "B N 1"]:
-    """The z-depth of every splat in every view, at its centre or in front of it."""
+def center_depth(splats: SplatData, cameras: CameraBatch) -> Float[Tensor, "B N 1"]:
+    """The z-depth of every splat's centre in every view."""
     forward = cameras.w2c[:, 2]
-    depth = splats.means @ forward[:, :3].T + forward[:, 3]  # [N, B]
-    if settings.depth_at != 0.0:
-        spread = torch.einsum("nij,bi,bj->nb", covariances(splats), forward[:, :3], forward[:, :3])
-        depth = depth - settings.depth_at * spread.sqrt()
-    return depth.T[..., None]
+    return (splats.means @ forward[:, :3].T + forward[:, 3]).T[..., None]
 
 
 def rasterize(
@@ -49,9 +42,7 @@ def rasterize(
         ConfigError: a screen offset that is not zero.
     """
     views, n = len(cameras), len(splats)
-    colors = torch.cat(
-        [features.expand(views, -1, -1), rendered_depth(splats, cameras, settings)], dim=-1
-    )
+    colors = torch.cat([features.expand(views, -1, -1), center_depth(splats, cameras)], dim=-1)
     if n == 0:
         empty = colors.new_zeros(views, cameras.height, cameras.width, colors.shape[-1])
         return empty + colors.sum(), empty[..., :1], colors.new_zeros(views, 0)

@@ -70,7 +70,7 @@ def _prepare(scene: _Scene, offset: np.ndarray, height: int, width: int, workers
     box, radii = np.empty((views, n, 4), np.int32), np.empty((views, n), np.float32)
     projection.project(
         scene.cameras, scene.means, scene.log_scales, scene.quaternions, scene.logits, offset,
-        float(settings.near), bool(settings.antialias), float(settings.depth_at),
+        float(settings.near), bool(settings.antialias),
         height, width, workers, screen, box, radii,
     )  # fmt: skip
     order = np.empty((views, n), np.int32)
@@ -140,7 +140,7 @@ class _Rasterize(torch.autograd.Function):
                 alpha[..., 0], used, above, deep[..., 0], over[..., 0], pair_grad,
             )  # fmt: skip
             projection.project_backward(
-                scene.cameras, bool(scene.settings.antialias), float(scene.settings.depth_at),
+                scene.cameras, bool(scene.settings.antialias),
                 scene.means, scene.log_scales, scene.quaternions, scene.logits,
                 lists.pair_start, pair_grad, workers, *grads, grad_offset,
             )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from dream3d.kernels import kernel
-from renderers.splats_numba_project import ACROSS, ALONG, CENTER_DEPTH, CX, CY, OPACITY, SHEAR
+from renderers.splats_numba_project import ACROSS, ALONG, CX, CY, DEPTH, OPACITY, SHEAR
 
 TILE = 16
 _RADIX_BITS = 12
@@ -52,7 +52,7 @@ def order_by_depth(screen, box, order):
     seen = np.zeros(views, np.int64)
     for b in prange(views):
         found, spare = np.empty(n, np.int32), np.empty(n, np.int32)
-        keys = screen[b, :, CENTER_DEPTH].copy().view(np.uint32)
+        keys = screen[b, :, DEPTH].copy().view(np.uint32)
         count = 0
         for g in range(n):
             if box[b, g, 2] < box[b, g, 3]:

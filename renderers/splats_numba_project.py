@@ -12,14 +12,14 @@ from numba import prange
 from dream3d.kernels import kernel
 from renderers.splats_data import ALPHA_CUT, LOG_SCALE_MAX, LOG_SCALE_MIN, LOW_PASS
 
-CX, CY, ALONG, SHEAR, ACROSS, OPACITY, CENTER_DEPTH, DEPTH = range(8)
-"""Columns of a projected splat: centre [px], inverse covariance (Cholesky), opacity, depth of the
-centre and the depth that is rendered.
+CX, CY, ALONG, SHEAR, ACROSS, OPACITY, DEPTH = range(7)
+"""Columns of a projected splat: centre [px], inverse covariance (Cholesky), opacity, depth of the centre.
 
 The exponent at offset (dx, dy) is -(u^2 + v^2) / 2 with u = ALONG dx + SHEAR dy, v = ACROSS dy: never positive and, for
 needles, free of the cancellation that a dx^2 + 2 b dx dy + c dy^2 suffers in float32.
 """
 SCREEN = 8
+"""Numbers per projected splat: the columns above and one spare, for two splats to share a line of the cache."""
 CAMERA = 20
 """Numbers per packed camera: rotation (9), translation (3), fx, fy, cx, cy, slope limits x low/high, y low/high."""
 BLOCK = 64
@@ -108,13 +108,6 @@ def _screen_covariance(t, cov):
 
 
 @kernel()
-def _spread(cov, cam):
-    """Standard deviation along the camera's forward axis."""
-    p = _times(cov, cam[6], cam[7], cam[8])
-    return math.sqrt(cam[6] * p[0] + cam[7] * p[1] + cam[8] * p[2])
-
-
-@kernel()
 def _pixel_range(center, extent, size):
     """First and one past the last pixel whose centre lies within `extent` of `center`, within the image."""
     # A little slack: rounding must not decide which pixels are looked at; the alpha cut-off does.
@@ -134,7 +127,6 @@ def project(
     offset,
     near,
     antialias,
-    depth_at,
     height,
     width,
     workers,
@@ -147,7 +139,7 @@ def project(
     Shapes:
         cameras: [B, 20] float64, packed.
         offset: [B, N, 2], or [0, 0, 2] for none.
-        near, antialias, depth_at: see `RasterSettings`.
+        near, antialias: see `RasterSettings`.
         workers: among whom blocks of splats are dealt in turn.
     """
     n = means.shape[0]
@@ -182,8 +174,7 @@ def project(
                     ex, ey = math.sqrt(reach * xx), math.sqrt(reach * yy)
                     x0, x1 = _pixel_range(cx, ex, width)
                     y0, y1 = _pixel_range(cy, ey, height)
-                    out[CX], out[CY], out[OPACITY], out[CENTER_DEPTH] = cx, cy, seen, z
-                    out[DEPTH] = z - depth_at * _spread(cov, cam) if depth_at != 0.0 else z
+                    out[CX], out[CY], out[OPACITY], out[DEPTH] = cx, cy, seen, z
                     out[ALONG], out[SHEAR] = math.sqrt(yy / det), -xy / math.sqrt(yy * det)
                     out[ACROSS] = 1.0 / math.sqrt(yy)
                     radii[b, g] = max(ex, ey)
@@ -192,7 +183,7 @@ def project(
 
 
 @kernel()
-def _screen_backward(cam, mean, cov, antialias, depth_at, grad, grad_depth, grad_cov, grad_mean):
+def _screen_backward(cam, mean, cov, antialias, grad, grad_depth, grad_cov, grad_mean):
     """One splat in one camera: add to the gradients of its world covariance [6] and mean [3]; returns d/d centre."""
     x, y, z = _to_camera(cam, mean)
     t = _affine(cam, x, y, z)
@@ -212,11 +203,6 @@ def _screen_backward(cam, mean, cov, antialias, depth_at, grad, grad_depth, grad
         vxx += 0.5 * grad[0] * (sharp_yy / sharp - a)
         vxy += 0.5 * grad[0] * (-xy / sharp - b)
         vyy += 0.5 * grad[0] * (sharp_xx / sharp - c)
-    if depth_at != 0.0:
-        pull = -0.5 * depth_at * grad_depth / _spread(cov, cam)
-        for i in range(3):
-            for j in range(i, 3):
-                grad_cov[(0, 3, 5)[i] + j - i] += pull * cam[6 + i] * cam[6 + j]
     for i in range(3):
         for j in range(i, 3):
             value = (
@@ -290,7 +276,7 @@ def _shape_backward(quaternion, log_scale, cov, out_scale, out_quaternion):
 
 @kernel(parallel=True)
 def project_backward(
-    cameras, antialias, depth_at, means, log_scales, quaternions, logits, pair_start, pair_grad, workers,
+    cameras, antialias, means, log_scales, quaternions, logits, pair_start, pair_grad, workers,
     grad_means, grad_scales, grad_quaternions, grad_logits, grad_features, grad_offset,
 ):  # fmt: skip
     """Sum every splat's pair gradients in a fixed order and carry them to its parameters.
@@ -336,7 +322,6 @@ def project_backward(
                         means[g],
                         cov,
                         antialias,
-                        depth_at,
                         total,
                         total[SCREEN_GRADIENTS + channels],
                         grad_cov,

@@ -30,7 +30,7 @@ class ProjectedSplats:
         index: their positions among all N.
         center: projected centres in pixels.
         conic: inverse screen covariance (xx, xy, yy) in 1/px^2.
-        opacity, depth: opacity in (0, 1), and the z-depth that is rendered.
+        opacity, depth: opacity in (0, 1), and the centre's z-depth.
         extent: half-size in pixels of the box in which alpha >= 1/255.
     """
 
@@ -125,11 +125,7 @@ def project(
     # alpha >= 1/255 is an ellipse d^T conic d <= 2 log(255 opacity); its box follows from the covariance's diagonal.
     reach = 2.0 * torch.log(opacity.detach() / ALPHA_CUT)
     extent = torch.sqrt(reach[:, None] * torch.stack([xx, yy], dim=-1).detach())
-    depth = point[:, 2]
-    if settings.depth_at != 0.0:
-        forward = w2c[2, :3]
-        depth = depth - settings.depth_at * (world @ forward @ forward).sqrt()
-    return ProjectedSplats(index, center, conic, opacity, depth, extent)
+    return ProjectedSplats(index, center, conic, opacity, point[:, 2], extent)
 
 
 def blend(

@@ -1,9 +1,9 @@
 """Render fields of density and features: march, evaluate, composite (Max 1995, Mildenhall et al. 2020).
 
 Every operation exists twice with one definition: a readable torch reference (any device, any float type) and a numba
-one (CPU, float32). On an NVIDIA GPU, Warp composites and reads hash grids, or nerfacc composites; neither has run on
-one yet. `backend` chooses: "auto", "numba", "torch", "warp", "nerfacc" or "tinycudann"
-(hash grids; the rest is torch then).
+one (CPU, float32). On an NVIDIA GPU, Warp marches, composites and reads hash grids, or nerfacc composites; neither has
+run on one yet. `backend` chooses: "auto", "numba", "torch", "warp", "nerfacc" (compositing) or "tinycudann" (hash
+grids; the rest is torch then).
 """
 
 import torch
@@ -75,14 +75,17 @@ def march(
         occupied: cells [x, y, z] that may hold something; None is everywhere.
         step: world units.
         jitter: in [0, 1), one per ray: 0.5 is the middle, uniform random numbers are stratified sampling.
-        backend: "auto", "numba" or "torch".
+        backend: "auto", "numba", "warp" or "torch"; the others march with torch.
 
     Raises:
         ConfigError: shapes do not fit, an absurd step, or the backend cannot run.
     """
     check_march(origins, directions, occupied, step, jitter)
-    if volume_backend(backend, origins) == "numba":
+    name = volume_backend(backend, origins)
+    if name == "numba":
         from renderers.volume_numba import march as run
+    elif name == "warp":
+        from renderers.volume_warp import march as run
     else:
         from renderers.volume_torch import march as run
     cells = full_occupancy(origins.device) if occupied is None else occupied
@@ -103,7 +106,7 @@ def composite(
         features: of every sample.
         length: world units each sample stands for.
         start: ray r owns the samples start[r] to start[r + 1], nearest first.
-        backend: "auto", "numba" or "torch".
+        backend: "auto", "numba" (CPU, float32), "torch", or "warp" or "nerfacc" (NVIDIA, not run there yet).
 
     Returns:
         Weighted sums of the features (premultiplied, over black), and the sums of the weights: one minus the
@@ -169,7 +172,7 @@ def render_volume(
         step: distance of samples along a ray, world units.
         generator: shifts each ray's samples at random; None puts them in the middle of their intervals.
         normals: "none", "analytic" or "finite".
-        backend: "auto", "numba" (CPU, float32) or "torch".
+        backend: "auto", "numba" (CPU, float32), "torch", or "warp" or "nerfacc" (NVIDIA, not run there yet).
         fine: 0 renders the samples a ray is cut into; more uses those only to find where something is, and renders
             this many samples a ray, put there.
         light: how colours are lit; all but "albedo" need normals.

@@ -1,7 +1,8 @@
-"""Compositing in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device, not on a GPU.
+"""Marching and compositing in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device.
 
-Warp can differentiate kernels by itself, but not loops that change their state: the backward kernel is written by hand,
-as in `renderers.volume_numba`, whose notation this follows. One thread a ray, so results do not depend on the schedule.
+Not run on a GPU. Warp can differentiate kernels by itself, but not loops that change their state: the backward kernel
+is written by hand, as in `renderers.volume_numba`, whose notation this follows. One thread a ray, so results do not
+depend on the schedule.
 """
 
 # Warp reads kernel annotations as values, and takes a plain literal for a constant that no loop may change.
@@ -11,13 +12,139 @@ as in `renderers.volume_numba`, whose notation this follows. One thread a ray, s
 
 import torch
 import warp as wp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from renderers import volume_data, volume_torch
+from renderers.volume_data import RaySamples
 from renderers.warp_device import launch
 
 wp.set_module_options({"enable_backward": False})
+
+NEAR = wp.constant(float(volume_data.NEAR))
+FLATTEST = wp.constant(float(volume_torch.FLATTEST))
+
+
+@wp.func
+def ray_of(origins: wp.array2d(dtype=float), directions: wp.array2d(dtype=float), r: int):
+    """A ray's origin and direction."""
+    origin = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
+    return origin, wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
+
+
+@wp.func
+def span(origin: wp.vec3, direction: wp.vec3):
+    """Where a ray enters and leaves the cube."""
+    enter = float(NEAR)
+    leave = float(wp.INF)
+    for axis in range(3):
+        slope = float(direction[axis])
+        if wp.abs(slope) < FLATTEST:
+            slope = FLATTEST
+        one, other = (-1.0 - origin[axis]) / slope, (1.0 - origin[axis]) / slope
+        enter = wp.max(enter, wp.min(one, other))
+        leave = wp.min(leave, wp.max(one, other))
+    return enter, leave
+
+
+@wp.func
+def cell_of(x: float, cells: int) -> int:
+    """The cell of the occupancy grid that a coordinate in [-1, 1] lies in."""
+    return wp.clamp(int((x + 1.0) * (0.5 * float(cells))), 0, cells - 1)
+
+
+@wp.func
+def sample(
+    origin: wp.vec3,
+    direction: wp.vec3,
+    occupied: wp.array3d(dtype=wp.bool),
+    jitter: float,
+    step: float,
+    begin: float,
+    leave: float,
+):
+    """A ray's interval from `begin` on: its sample's distance and place, and its length, 0 where it is left out."""
+    length = wp.min(leave - begin, step)
+    t = begin + jitter * length
+    p = origin + t * direction
+    cells = occupied.shape[0]
+    if (
+        length <= 0.0
+        or not occupied[cell_of(p[0], cells), cell_of(p[1], cells), cell_of(p[2], cells)]
+    ):
+        length = 0.0
+    return t, p, length
+
+
+@wp.kernel
+def march_count(
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    occupied: wp.array3d(dtype=wp.bool),
+    jitter: wp.array(dtype=float),
+    step: float,
+    count: wp.array(dtype=wp.int64),
+):
+    """How many samples each ray keeps."""
+    r = wp.tid()
+    origin, direction = ray_of(origins, directions, r)  # pyright: ignore[reportArgumentType]
+    enter, leave = span(origin, direction)
+    found = wp.int64(0)
+    for index in range(int(wp.ceil(wp.max(leave - enter, 0.0) / step))):
+        begin = enter + float(index) * step
+        _t, _p, length = sample(origin, direction, occupied, jitter[r], step, begin, leave)
+        if length > 0.0:
+            found = found + wp.int64(1)
+    count[r] = found
+
+
+@wp.kernel
+def march_fill(
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    occupied: wp.array3d(dtype=wp.bool),
+    jitter: wp.array(dtype=float),
+    step: float,
+    start: wp.array(dtype=wp.int64),
+    points: wp.array2d(dtype=float),
+    distance: wp.array(dtype=float),
+    lengths: wp.array(dtype=float),
+):
+    """The samples that `march_count` counted."""
+    r = wp.tid()
+    origin, direction = ray_of(origins, directions, r)  # pyright: ignore[reportArgumentType]
+    enter, leave = span(origin, direction)
+    n = int(start[r])
+    for index in range(int(wp.ceil(wp.max(leave - enter, 0.0) / step))):
+        begin = enter + float(index) * step
+        t, p, length = sample(origin, direction, occupied, jitter[r], step, begin, leave)
+        if length > 0.0:
+            for axis in range(3):
+                points[n, axis] = p[axis]
+            distance[n] = t
+            lengths[n] = length
+            n = n + 1
+
+
+def march(
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    occupied: Bool[Tensor, "G G G"],
+    step: float,
+    jitter: Float[Tensor, " R"],
+) -> RaySamples:
+    """Samples where rays cross occupied cells; see `renderers.volume.march`."""
+    rays, inputs = len(origins), [origins, directions, occupied, jitter, step]
+    start = torch.zeros(rays + 1, dtype=torch.int64, device=origins.device)
+    count = torch.empty_like(start[1:])
+    launch(march_count, rays, [*inputs, count])
+    torch.cumsum(count, dim=0, out=start[1:])
+    n = int(start[-1])
+    points, t, length = origins.new_empty(n, 3), origins.new_empty(n), origins.new_empty(n)
+    launch(march_fill, rays, [*inputs, start, points, t, length])
+    ray = torch.arange(rays, device=origins.device).repeat_interleave(count, output_size=n)
+    return RaySamples(points, t, length, ray, start)
 
 
 @wp.kernel

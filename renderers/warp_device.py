@@ -16,7 +16,7 @@ if torch.cuda.is_available() and not wp.is_cuda_available():
     )
 
 
-def launch(kernel: Any, dim: int | tuple[int, ...], arguments: Sequence[Tensor | int]) -> None:
+def launch(kernel: Any, dim: int | tuple[int, ...], arguments: Sequence[Tensor | float]) -> None:
     """Run `kernel` on the device of its tensors; no gradient is recorded, and outputs are among the arguments."""
     device = next(value.device for value in arguments if isinstance(value, Tensor))
     arrays = [

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dream3d.background_samplers import BackgroundSampler, RandomBackground
@@ -160,7 +161,9 @@ def _described(value: Any) -> Any:
     """`value` as JSON data, dataclasses with their class name, bystanders left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
-            f.name: _described(getattr(value, f.name))
+            f.name: _by_content(getattr(value, f.name))
+            if f.name == "mesh"
+            else _described(getattr(value, f.name))
             for f in dataclasses.fields(value)
             if f.name not in _BYSTANDERS
         }
@@ -170,6 +173,14 @@ def _described(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _described(item) for key, item in value.items()}
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _by_content(name: str) -> str:
+    """A file by its content, wherever it lies; what is no file by its name."""
+    try:
+        return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    except OSError:
+        return name
 
 
 def fingerprint(config: RunConfig) -> str:

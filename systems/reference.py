@@ -102,6 +102,12 @@ class Reference:
         self._square = _framed(torch.cat([color, alpha], dim=-1), settings.fill)
         self._scaled: dict[tuple[int, torch.device], RenderOutput] = {}
 
+    @property
+    def silent(self) -> bool:
+        """Whether no loss compares renders with the picture; it then speaks through the prior alone."""
+        ramps = (self.settings.weight_rgb, self.settings.weight_mask)
+        return all(ramp.initial == ramp.final == 0.0 for ramp in ramps)
+
     def picture(self, size: int, device: torch.device) -> RenderOutput:
         """The picture as a render of `size` pixels a side should be; depth is 0, because it is not known."""
         key = (size, device)

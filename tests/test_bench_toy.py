@@ -8,10 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dream3d.bench.toy import BOTH, RIGHT, ToyPrior, run_toy
+from dream3d.bench.toy import BOTH, RIGHT, Outcome, Recipe, ToyPrior, follow, run_toy
 from dream3d.cli.main import main
 from dream3d.priors.base import Condition
+from dream3d.schedules import constant
 from guidance import GUIDANCE
+from guidance.cfd import CFD
+from guidance.pfd import PFD
 
 
 def rows(method: str, count: int = 1500) -> list[dict]:
@@ -59,6 +62,35 @@ def test_the_flow_with_fixed_noise_samples_the_mixture() -> None:
     # Guidance keeps some of the spread and moves the mean.
     assert math.isclose(guided["mean"], 2.46, abs_tol=0.03)
     assert math.isclose(guided["std_right"], 0.19, abs_tol=0.03)
+
+
+@pytest.mark.parametrize(("gamma", "distance"), [(1e-3, 0.06), (1.0, 0.5)])
+def test_the_stochastic_flow_samples_until_its_noise_is_fresh(
+    gamma: float, distance: float
+) -> None:
+    """A thousandth renewed per step samples as the flow itself does; all of it is annealed SDS, in one mode."""
+    recipe = Recipe("annealed", "fixed", None, 500, renewed=gamma)
+    x, _ = follow(CFD(constant(1.0), "uniform"), ToyPrior(BOTH), recipe, 1500, 0)
+    row = Outcome("cfd", "plain", x, 1.0).row()
+    assert row["ks"] < distance
+    if gamma == 1.0:
+        assert row["share_right"] > 0.95 and row["ks"] > 0.3
+    else:
+        assert math.isclose(row["std_left"], 0.25, abs_tol=0.03)
+        assert math.isclose(row["std_right"], 0.39, abs_tol=0.03)
+
+
+@pytest.mark.slow
+def test_the_round_trip_up_the_particles_own_flow_samples_the_mixture() -> None:
+    """Both spreads and the shares of the modes too, where the prior as its own source moves nothing."""
+    rule = PFD(constant(1.0), source="companion", up=30, down=30)
+    recipe = Recipe(rate=0.5, steps=40)
+    x, _ = follow(rule, ToyPrior(BOTH), recipe, 400, 0)
+    row = Outcome("pfd", "plain", x, 60.0).row()
+    assert row["ks"] < 0.06
+    assert math.isclose(row["share_right"], 0.7, abs_tol=0.03)
+    assert math.isclose(row["std_left"], 0.25, abs_tol=0.04)
+    assert math.isclose(row["std_right"], 0.40, abs_tol=0.05)
 
 
 @pytest.mark.slow

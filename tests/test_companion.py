@@ -117,6 +117,23 @@ def test_a_new_companion_forgets_the_one_before() -> None:
     )
 
 
+def test_twins_beside_each_other_are_alike_and_apart() -> None:
+    prior, own = lora(cameras=True)
+    z_t, t, condition = asked(prior)
+    sizes = sorted(p.shape for p in own.parameters().values())
+    dreamer = prior.companion(2, 1, "dreamer")
+    assert sorted(p.shape for p in dreamer.parameters().values()) == sizes
+    plain = prior.predict(z_t, t, condition).value
+    with torch.no_grad():
+        for p in dreamer.parameters().values():
+            p.add_(0.5)
+    assert not torch.allclose(dreamer.predict(z_t, t, condition).value, plain, atol=1e-4)
+    assert torch.equal(own.predict(z_t, t, condition).value, plain)
+    assert torch.equal(prior.predict(z_t, t, condition).value, plain)
+    # A later run on the same prior, when two twins have been there.
+    assert sorted(p.shape for p in prior.companion(2, 0).parameters().values()) == sizes
+
+
 @pytest.mark.parametrize("kind", ["eps", "x0", "v", "flow"])
 def test_the_loss_is_zero_for_the_truth_and_positive_beside_it(kind: PredictionKind) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -97,9 +97,7 @@ def cloud(n=40):
     )
 
 
-@pytest.mark.parametrize(
-    "settings", [RasterSettings(0.1, False, 0.0), RasterSettings(0.1, True, 1.25)]
-)
+@pytest.mark.parametrize("settings", [RasterSettings(0.1, False), RasterSettings(0.1, True)])
 def test_gsplat_is_asked_for_what_we_define(package, settings):
     package("gsplat", rasterization=rasterization)
     ours = importlib.import_module("renderers.splats_gsplat").rasterize
@@ -121,7 +119,7 @@ def test_gsplat_is_asked_for_what_we_define(package, settings):
 def test_gsplat_of_nothing_and_of_moved_splats(package):
     package("gsplat", rasterization=rasterization)
     run = importlib.import_module("renderers.splats_gsplat").rasterize
-    cameras, settings = orbit_cameras([0.0], size=8), RasterSettings(0.1, False, 0.0)
+    cameras, settings = orbit_cameras([0.0], size=8), RasterSettings(0.1, False)
     empty = cloud(0)
     image, alpha, radii = run(empty, empty.features[None], cameras, settings, None)
     assert image.shape == (1, 8, 8, 4) and (alpha == 0).all() and radii.shape == (1, 0)

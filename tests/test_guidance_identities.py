@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_guidance_laws import TIMES, NonlinearPrior, make_views
+from test_guidance_laws import TIMES, NonlinearPrior, Twin, make_views
 
 from dream3d.cameras import orbit_cameras
 from dream3d.diffusion import Prediction, RectifiedFlowSchedule, add_noise, per_sample
@@ -221,6 +221,19 @@ def test_swapping_prompt_and_empty_prompt_swaps_the_scale_for_one_minus_it(
     swapped = replace(views, condition=views.empty, empty=views.condition)
     again = gradient(PFD(constant(0.0), constant(-2.0)), prior, swapped)
     assert_same(gradient(PFD(constant(1.0), constant(3.0)), prior, views), again)
+
+
+@PRIORS
+def test_an_untrained_companion_as_the_source_is_the_plain_prompt(prior: NonlinearPrior) -> None:
+    views = make_views(prior, TIMES)
+    views = replace(views, companion=Twin(prior), plain=views.condition)
+    own = PFD(constant(3.0), source="companion")
+    assert own.companion_settings() is not None and PFD().companion_settings() is None
+    assert own.evaluations() == 5 + 10 and PFD().evaluations() == 20
+    assert_same(
+        gradient(own, prior, views),
+        gradient(PFD(constant(3.0), source_scale=constant(1.0)), prior, views),
+    )
 
 
 # 5.17 to 5.19: other references.

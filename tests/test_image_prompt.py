@@ -19,6 +19,7 @@ from dream3d.priors.pipelines.control import ControlSettings
 from dream3d.priors.pipelines.hub import WANTED, adapter_file
 from dream3d.priors.pipelines.image_prompt import ImagePrompt
 from dream3d.priors.pipelines.opening import Opening, open_prior
+from dream3d.priors.pipelines.resampler import Resampler
 from dream3d.priors.pretrained import DiffusersConfig
 from dream3d.prompts import Prompts
 
@@ -50,6 +51,10 @@ def adapter_weights(unet: Any, kind: str) -> dict[str, torch.Tensor]:
         tensors["image_proj.proj.bias"] = torch.randn(4 * width)
         tensors["image_proj.norm.weight"] = torch.rand(width) + 0.5
         tensors["image_proj.norm.bias"] = torch.randn(width)
+    elif kind == "plus":  # a resampler of all tokens but those of the encoder's last layer
+        resampler = Resampler(3, 16, 32, 128, width, layers=4, hidden=128)
+        torch.nn.init.normal_(resampler.latents)
+        tensors |= {f"image_proj.{key}": x for key, x in resampler.state_dict().items()}
     else:  # full face: a small perceptron of every token the encoder makes
         tensors["image_proj.proj.0.weight"] = torch.randn(16, 16)
         tensors["image_proj.proj.0.bias"] = torch.randn(16)
@@ -102,7 +107,9 @@ def settings(adapter: Path, picture: Path, scale: float = 0.6) -> ImagePrompt:
     [
         (SD, "plain"),
         (SD, "full"),
+        (SD, "plus"),
         (XL, "plain"),
+        (XL, "plus"),
     ],
 )
 def test_steps_equal_the_pipelines_own(name: str, kind: str, saved: Any) -> None:

@@ -12,7 +12,9 @@ from PIL import Image
 from dream3d.cameras import orbit_cameras
 from dream3d.config import load_config
 from dream3d.errors import CheckpointError, ConfigError, NumericsError
+from dream3d.evaluation.run import load_scene, read_config
 from dream3d.export.run import export_scene
+from dream3d.generation import generate_run, resume_run
 from dream3d.priors.gaussian import GaussianConfig
 from dream3d.run import run_system
 from dream3d.scenes.base import SCENES
@@ -176,6 +178,22 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     run_system(config, tmp_path / "cut", should_stop=lambda: next(steps) == 3)
     rest = run_system(config, tmp_path / "cut", resume=True).scene.state()
     assert all(torch.equal(value, rest[name]) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_without_the_file_it_began_with(tmp_path: Path, block: str) -> None:
+    """It has a copy: the original gone and the directory moved, it ends bit for bit as an undisturbed run does."""
+    scene = MeshConfig(**{**TINY, "mesh": block})
+    stage = Stage(SDS(constant(1.5)), scene, steps=6, views=2, render_size=12, checkpoint_every=0)
+    config = RunConfig("a red mug", GaussianConfig(12), [stage], seed=1)
+    whole = generate_run(config, tmp_path / "whole").directory
+    steps = iter(range(1, 100))
+    generate_run(config, tmp_path / "cut", should_stop=lambda: next(steps) == 3)
+    Path(block).unlink()
+    moved = (tmp_path / "cut").rename(tmp_path / "moved")
+    assert resume_run(moved).status == "done"
+    ends = [load_scene(path, read_config(path)).state() for path in (whole, moved)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
 def test_presets_and_export(tmp_path: Path, block: str) -> None:

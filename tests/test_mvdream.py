@@ -95,7 +95,10 @@ def test_the_callers_cameras_are_not_changed() -> None:
 
 
 class ByHand:
-    """Self-attention over the tokens of four views in a row, by diffusers' plain attention."""
+    """Self-attention over the tokens of several views in a row, by diffusers' plain attention."""
+
+    def __init__(self, views: int = 4) -> None:
+        self.views = views
 
     def __call__(
         self, attn: Any, states: torch.Tensor, encoder_hidden_states: Any = None, **_: Any
@@ -104,7 +107,8 @@ class ByHand:
         if encoder_hidden_states is not None:
             return plain(attn, states, encoder_hidden_states)
         batch, length, width = states.shape
-        return plain(attn, states.reshape(batch // 4, 4 * length, width)).reshape(states.shape)
+        rows = states.reshape(batch // self.views, self.views * length, width)
+        return plain(attn, rows).reshape(states.shape)
 
 
 def test_a_prediction_is_the_networks_by_hand(saved: Path, prior: MVDreamPrior) -> None:
@@ -254,7 +258,7 @@ def test_the_published_layout_is_the_same_model(
 
 
 def test_what_does_not_fit_is_named(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="ImageDream"):
+    with pytest.raises(ModelError, match="prior=imagedream"):
         open_mvdream(publish(saved, tmp_path, ip_dim=16), CPU)
     file = publish(saved, tmp_path) / "unet" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)

@@ -103,6 +103,48 @@ def test_two_splats_composite_front_to_back():
         assert out.depth[0, 8, 8, 0] == pytest.approx((0.25 * 2.5 + 0.375 * 3.5) / 0.625, abs=1e-5)
 
 
+@pytest.mark.parametrize("tilt", [0.0, 30.0, 60.0])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_depth_of_a_disc_is_that_of_its_plane(tilt, backend):
+    # Far away and narrow, so that the affine approximation holds; beside the axis, so that rays are not parallel to it.
+    cameras = orbit_cameras([20.0], [10.0], distance=60.0, fovy_deg=2.0, size=32)
+    half = math.radians(tilt) / 2.0  # a turn about +Y takes the disc's normal from +Z to +X
+    splats = SplatData(
+        torch.tensor([[0.1, -0.05, 0.0]]),
+        torch.log(torch.tensor([[0.3, 0.3, 1e-3]])),
+        torch.tensor([[math.cos(half), 0.0, math.sin(half), 0.0]]),
+        torch.tensor([3.0]),
+        torch.ones(1, 1),
+    )
+    normal = torch.tensor([math.sin(2 * half), 0.0, math.cos(2 * half)])
+    out = render_splats(splats, cameras, backend, depth_at=1e-6)
+    origins, directions = cameras.rays()
+    along = ((splats.means[0] - origins) @ normal) / (directions @ normal)
+    true = along * (directions @ cameras.c2w[0, :3, 2])
+    near = out.alpha[..., 0] > 0.5
+    assert near.sum() > 50
+    # The low-pass filter is part of the disc.
+    assert (out.depth[..., 0] - true)[near].abs().max() < 1e-2
+    if tilt > 0.0:  # the centre's depth, which other depths are taken at, is far off
+        assert (render_splats(splats, cameras, backend).depth[..., 0] - true)[
+            near
+        ].abs().max() > 0.05
+
+
+def test_depth_of_a_ball_is_taken_before_its_centre_by_its_width():
+    cameras = orbit_cameras([0.0], distance=3.0, size=33)
+    splats = SplatData(
+        torch.tensor([[0.0, 0.0, 0.0]]),
+        torch.log(torch.tensor([[0.3, 0.2, 0.1]])),
+        torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        torch.tensor([3.0]),
+        torch.ones(1, 1),
+    )
+    for backend in ("torch", "numba"):  # seen along +Z, where it is 0.1 wide
+        out = render_splats(splats, cameras, backend, depth_at=2.0)
+        assert out.depth[0, 16, 16, 0] == pytest.approx(2.8, abs=1e-5)
+
+
 def test_left_stays_left_and_up_stays_up():
     def centre(mean, azimuth):
         splats = SplatData(

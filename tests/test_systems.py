@@ -11,6 +11,7 @@ from dream3d.config import config_to_yaml, load_config, load_config_text
 from dream3d.config.layers import preset_names, preset_summary, system_names
 from dream3d.errors import ConfigError
 from dream3d.run import run_system
+from dream3d.ui.filled import GPU_SPEEDS
 from guidance.base import Guidance
 
 TINY = {"steps": 2, "views": 2, "render_size": 16, "prior": "gaussian"}
@@ -48,10 +49,26 @@ def test_a_system_uses_its_guidance_of_the_same_paper(name: str) -> None:
     assert (first, config.stages[0].time) != (plain.guidance, plain.time)
 
 
-@pytest.mark.parametrize("name", system_names())
+@pytest.mark.parametrize("name", GPU_SPEEDS)
+def test_a_preset_for_gpus_says_what_it_is(name: str) -> None:
+    """A real model on CUDA, whose summary tells that nobody has tried it; the plain ones are for any machine."""
+    config = load_config(name, prompt="a red mug")
+    prior = type(config.prior).registered_name  # type: ignore[attr-defined]
+    assert config.device == "cuda" and prior in ("stable-diffusion", "mvdream")
+    assert config.stages[0].conditioning == ("multiview" if prior == "mvdream" else "text")
+    summary = preset_summary(name)
+    assert summary.startswith("GPU: ") and summary.endswith("Never run by us.")
+    plain = load_config(name.removeprefix("gpu-"))
+    assert plain.device == "auto" and type(plain.prior).registered_name == "embedded"  # type: ignore[attr-defined]
+    steps = [load_config(other).stages[0].steps for other in GPU_SPEEDS]
+    assert steps == sorted(steps) and len(set(steps)) == 3
+
+
+@pytest.mark.parametrize("name", [*system_names(), *GPU_SPEEDS])
 def test_a_system_runs(name: str, tmp_path: Path) -> None:
     scene = type(load_config(name).stages[0].scene).registered_name  # type: ignore[union-attr]
-    config = load_config(name, {**TINY, **TINY_SCENES[scene]}, prompt="a red mug")
+    settings = {**TINY, **TINY_SCENES[scene], "device": "cpu"}
+    config = load_config(name, settings, prompt="a red mug")
     made = run_system(config, tmp_path)
     assert made.status == "finished"
     assert all(bool(torch.isfinite(p).all()) for p in made.scene.parameters().values())

@@ -115,3 +115,16 @@ def test_the_documented_routes_exist() -> None:
         documented.add((method, path.replace("KIND", "{kind}")))
     assert len(documented) > 10
     assert documented <= ours, documented - ours
+
+
+def test_a_preset_for_gpus_is_refused_where_there_is_none(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    form = ask(server, "GET", "/api/form?preset=gpu-fast").json["form"]
+    assert "torch sees no such GPU here" in form["refused"]
+    assert ask(server, "GET", "/api/form?preset=fast").json["form"]["refused"] == ""
+    gpu = {preset["name"] for preset in form["presets"] if preset["gpu"]}
+    assert gpu == {"gpu-fast", "gpu-balanced", "gpu-quality"}
+    answer = ask(server, "POST", "/api/form", {"prompt": "a mug", "preset": "gpu-fast"})
+    assert answer.status == 422 and answer.message.startswith("device is 'cuda'")

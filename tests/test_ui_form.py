@@ -14,7 +14,7 @@ from dream3d.config.build import COMPONENTS
 from dream3d.errors import ConfigError
 from dream3d.jobs import JobStore
 from dream3d.schedules import Ramp, constant
-from dream3d.ui.filled import SPEEDS, form_data, read_form
+from dream3d.ui.filled import SPEEDS, edits, form_data, read_form
 from dream3d.ui.form import (
     PARTS,
     Field,
@@ -24,9 +24,11 @@ from dream3d.ui.form import (
     part_name,
     ramp_text,
     read_ramp,
+    shown,
 )
 from dream3d.ui.history import Pace
 from guidance.base import GUIDANCE
+from guidance.guiders import GUIDERS, Guider
 
 
 def all_fields(preset: str, **parts: str) -> list[Field]:
@@ -119,6 +121,48 @@ def test_fields_know_their_bounds_and_help() -> None:
     assert fields["guidance.weight"].choices and fields["scene.antialias"].kind == "switch"
     assert fields["guidance.cfg_scale"].value == "10 -> 3"
     assert fields["views"].kind == "whole" and "steps" not in fields
+
+
+def test_the_guider_has_controls_of_its_own() -> None:
+    fields = {field.path: field for field in form_fields(chosen_config("default"))["guider"]}
+    assert list(fields) == [f"guider.{f.name}" for f in dataclasses.fields(Guider)]
+    assert fields["guider.name"].kind == "choice" and fields["guider.name"].choices == GUIDERS
+    assert (
+        fields["guider.eta"].info.endswith("Allowed: 0 to 1.")
+        and "Apg" in fields["guider.eta"].info
+    )
+    written = {"guider.name": "apg", "guider.eta": "0.25", "guider.norm": "0"}
+    sent = {"prompt": "a mug", "settings": {**written, "guider.rescale": "0"}}
+    request = read_form(sent, "")
+    config = load_config("default", request.overrides, "a mug")
+    assert config.stages[0].guider == Guider("apg", eta=0.25, norm=0.0)
+    assert edits(config, chosen_config("default")) == {
+        "guider.name": "apg",
+        "guider.eta": 0.25,
+        "guider.norm": 0.0,
+    }
+    with pytest.raises(ConfigError, match=r"guider\.eta is 2"):
+        load_config("default", {"guider.eta": 2})
+
+
+def test_a_sum_is_written_as_names_and_shares() -> None:
+    fields = all_fields("default", guidance="sum")
+    shown = {field.path: field.value for field in fields}
+    assert shown["guidance.parts"] == "sds, classifier-score"
+    written = {"guidance.parts": "sds, ism", "guidance.shares": "1, 0 -> 0.5"}
+    changed = changed_settings(fields, written)
+    guidance = load_config("default", {"guidance": "sum", **changed}).stages[0].guidance
+    assert [part_name(part) for part in guidance.parts] == ["sds", "ism"]  # type: ignore[attr-defined]
+    assert guidance.shares == (constant(1.0), Ramp(0.0, 0.5))  # type: ignore[attr-defined]
+
+
+def test_no_control_shows_an_object_of_the_program() -> None:
+    for name in GUIDANCE.names():
+        part = GUIDANCE[name]()
+        for field in dataclasses.fields(part):
+            value = str(shown(getattr(part, field.name)))
+            assert "(" not in value, f"guidance.{field.name} of {name} shows {value}"
+    assert not [field.path for field in all_fields("default") if "(" in str(field.value)]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,9 @@ def test_a_list_of_prompts_is_made(
     expect(rows.nth(3)).to_contain_text("cancelled", timeout=SLOW)
     expect(tab.get_by_role("button", name="Cancel all")).to_have_count(0, timeout=SLOW)
     table = saved(tab, tab.get_by_role("link", name="results.csv")).decode()
+    assert saved(tab, tab.get_by_role("link", name="contact.png")).startswith(b"\x89PNG")
+    sheet = saved(tab, tab.get_by_role("link", name="contact.html"))
+    assert sheet.count(b"data:image/png;base64,") >= 2
     assert [line.split(",")[7] for line in table.splitlines()[1:]].count("done") == 2
 
 

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shlex
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +18,15 @@ pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dre
 
 from ui_support import Answer, ask, serving
 
+from dream3d.config import load_config_file
 from dream3d.errors import ConfigError
 from dream3d.jobs import JobRequest, JobStore
+from dream3d.ui.filled import filled_from, read_form
 from dream3d.ui.jobs import UserJobs
 from dream3d.ui.security import MAX_BODY, MAX_UPLOAD
 from dream3d.ui.tasks import Tasks
 from dream3d.ui.uploads import checked
+from systems.base import fingerprint
 
 RAW = {"Content-Type": "application/octet-stream"}
 
@@ -156,21 +161,68 @@ def test_others_files_are_not_ones_own(tmp_path: Path) -> None:
             jobs.checked(JobRequest("a mug", "texture", 0, "", overrides, "bob"))
 
 
-def test_files_that_no_run_names_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_sent_long_ago_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = JobStore(tmp_path / "app")
     store.tend = list  # type: ignore[method-assign]
     jobs = UserJobs(store, Tasks(store))
     monkeypatch.setattr("dream3d.ui.uploads.MOST_FILES", 3)
     used, old, fresh = (jobs.uploads.add("box.stl", mesh("stl"), "") for _ in range(3))
     job = jobs.submit(JobRequest("a mug", "texture", 0, "", {"scene.mesh": used}))
+    with pytest.raises(ConfigError, match="3 files were sent within an hour; try again later"):
+        jobs.uploads.add("box.stl", mesh("stl"), "")
     for name in (used, old):
         os.utime(jobs.uploads.path(name, "").parent, (1.0, 1.0))
     another = jobs.uploads.add("box.stl", mesh("stl"), "")
-    assert all(jobs.uploads.path(name, "").is_file() for name in (used, fresh, another))
-    with pytest.raises(ConfigError, match="no such upload"):
-        jobs.uploads.path(old, "")
-    with pytest.raises(ConfigError, match="delete runs that use them"):
-        jobs.uploads.add("box.stl", mesh("stl"), "")
+    assert all(jobs.uploads.path(name, "").is_file() for name in (fresh, another))
+    for name in (used, old):
+        with pytest.raises(ConfigError, match="no such upload"):
+            jobs.uploads.path(name, "")
+    assert mesh_of(store, job).read_bytes() == mesh("stl"), "the run has a copy of its own"
+
+
+def mesh_of(store: JobStore, job: str) -> Path:
+    """The mesh that a job begins with, as its worker reads the configuration."""
+    config = load_config_file(store.directory(job) / "config.yaml")
+    return Path(config.stages[0].scene.mesh)  # type: ignore[union-attr]
+
+
+def test_a_job_is_whole_without_its_uploads_and_wherever_it_lies(tmp_path: Path) -> None:
+    """Uploads deleted, the root moved: the same mesh and picture, for the run, its command and the run after it."""
+    store = JobStore(tmp_path / "app")
+    store.tend = list  # type: ignore[method-assign]
+    jobs = UserJobs(store, Tasks(store))
+    sent = {
+        "scene.mesh": jobs.uploads.add("box.glb", mesh("glb"), "ada"),
+        "reference.image": jobs.uploads.add("a.png", picture(), "ada"),
+    }
+    job = jobs.submit(JobRequest("a mug", "texture", 0, "", sent, "ada"))
+    before = fingerprint(load_config_file(store.directory(job) / "config.yaml"))
+    shutil.rmtree(jobs.uploads.root)
+    store.root.rename(tmp_path / "moved")
+    store = JobStore(tmp_path / "moved")
+    store.tend = list  # type: ignore[method-assign]
+    jobs = UserJobs(store, Tasks(store))
+    directory = store.directory(job)
+    assert mesh_of(store, job) == directory / "mesh-0.glb"
+    assert mesh_of(store, job).read_bytes() == mesh("glb")
+    assert str(tmp_path / "app") not in (directory / "config.yaml").read_text()
+    config = load_config_file(directory / "config.yaml")
+    assert fingerprint(config) == before, "its checkpoints stay its own"
+    command = shlex.split(jobs.details(job, "ada")["command"])
+    assert f"scene.mesh={json.dumps(str(directory / 'mesh-0.glb'))}" in command
+    filled = filled_from(jobs.get(job, "ada"), jobs)
+    form = {key: filled[key] for key in ("prompt", "preset", "seed", "settings", "image")}
+    again = jobs.submit(read_form(form, "ada"))
+    assert mesh_of(store, again) == store.directory(again) / "mesh-0.glb"
+    with pytest.raises(ConfigError, match="is no file of yours"):
+        jobs.submit(read_form(form, "bob"))
     store.cancel(job)
     store.delete(job)
-    assert jobs.uploads.add("box.stl", mesh("stl"), ""), "a deleted run gives its place back"
+    assert mesh_of(store, again).read_bytes() == mesh("glb")
+
+
+def test_a_mesh_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "app")
+    with pytest.raises(ConfigError, match=r"scene\.mesh is '.*none\.glb', which cannot be read"):
+        store.submit(JobRequest("a mug", "texture", 0, "", {"scene.mesh": "none.glb"}))
+    assert store.ids() == []

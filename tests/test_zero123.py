@@ -21,9 +21,8 @@ from dream3d.errors import ConfigError, ModelError, PromptError
 from dream3d.picture_file import write_picture
 from dream3d.priors.base import Condition
 from dream3d.priors.gaussian import GaussianConfig
+from dream3d.priors.pipelines.pictures import CLIP_MEAN, CLIP_STD
 from dream3d.priors.pipelines.zero123 import (
-    CLIP_MEAN,
-    CLIP_STD,
     Zero123Prior,
     open_zero123,
     relative_pose,

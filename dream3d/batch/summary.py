@@ -1,5 +1,6 @@
 """What a batch leaves for people and spreadsheets: results.csv, contact.html, contact.png."""
 
+import base64
 import csv
 import html
 import io
@@ -31,7 +32,7 @@ def write_summary(rows: Sequence[Row], out: Path) -> None:
     """
     write_text(out / "results.csv", results_csv(rows))
     write_text(out / "contact.html", contact_html(rows))
-    write_bytes(out / "contact.png", contact_png(rows, out))
+    write_bytes(out / "contact.png", contact_png(rows, out / "jobs"))
 
 
 def cell(value: object) -> str:
@@ -101,9 +102,15 @@ p {{ margin: .3rem 0 0; }}
 """
 
 
-def contact_html(rows: Sequence[Row]) -> str:
-    """A page with every item, its preview and its files; prompts and messages are escaped, and no script may run."""
-    articles = "\n".join(_article(row) for row in rows)
+def contact_html(rows: Sequence[Row], whole: Path | None = None) -> str:
+    """A page with every item, its preview and its files; prompts and messages are escaped, and no script may run.
+
+    Args:
+        rows: the items.
+        whole: where the jobs lie, to have the previews in the page itself, which then refers to no file; None refers to
+            `jobs` beside the page.
+    """
+    articles = "\n".join(_article(row, whole) for row in rows)
     return _PAGE.format(counts=html.escape(counts(rows)), articles=articles)
 
 
@@ -114,7 +121,7 @@ def counts(rows: Sequence[Row]) -> str:
     return ", ".join(f"{states.count(s)} {s}" for s in order if s in states) or "nothing"
 
 
-def _article(row: Row) -> str:
+def _article(row: Row, whole: Path | None) -> str:
     prompt, message = html.escape(row.item.prompt), html.escape(row.message)
     about = f"line {row.item.line}"
     about += "" if row.item.seed is None else f", seed {row.item.seed}"
@@ -123,8 +130,10 @@ def _article(row: Row) -> str:
     if row.job is not None:
         run = f"jobs/{row.item.job}/run"
         if "preview.png" in row.job.files:
-            picture = f'<img src="{run}/preview.png" alt="eight views of {prompt}" loading="lazy">'
+            source = f"{run}/preview.png" if whole is None else _as_data(row, whole)
+            picture = f'<img src="{source}" alt="eight views of {prompt}" loading="lazy">'
         names = [name for name in row.job.files if name.startswith(("asset.", "turntable."))]
+        names = names if whole is None else []
         links = " ".join(
             f'<a href="{run}/{html.escape(name)}">{html.escape(name)}</a>' for name in sorted(names)
         )
@@ -133,8 +142,25 @@ def _article(row: Row) -> str:
     return f"<article>{picture}<div>{words}<p>{links}</p></div></article>"
 
 
-def contact_png(rows: Sequence[Row], out: Path) -> bytes:
-    """The front view of every item (the first `MOST_TILES`) with its prompt, six in a row."""
+def _as_data(row: Row, jobs: Path) -> str:
+    """The preview as a data URI; an empty one where it cannot be read (any more)."""
+    data = b""
+    with suppress(OSError):
+        data = _preview(row, jobs).read_bytes()
+    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _preview(row: Row, jobs: Path) -> Path:
+    return RunDirectory(jobs / row.item.job / "run").path / "preview.png"
+
+
+def contact_png(rows: Sequence[Row], jobs: Path) -> bytes:
+    """The front view of every item (the first `MOST_TILES`) with its prompt, six in a row.
+
+    Args:
+        rows: the items.
+        jobs: where their jobs lie.
+    """
     shown = list(rows[:MOST_TILES])
     columns = min(6, max(1, len(shown)))
     height = -(-max(1, len(shown)) // columns) * (TILE + TEXT)
@@ -142,7 +168,7 @@ def contact_png(rows: Sequence[Row], out: Path) -> bytes:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for index, row in enumerate(shown):
         left, top = index % columns * TILE, index // columns * (TILE + TEXT)
-        sheet.paste(_tile(row, out), (left, top))
+        sheet.paste(_tile(row, jobs), (left, top))
         lines = textwrap.wrap(row.item.prompt, 27)[:2] or ["(no prompt)"]
         seed = "" if row.item.seed is None else f"seed {row.item.seed}, "
         for place, line in enumerate([*lines, f"{seed}{row.state}"]):
@@ -152,12 +178,11 @@ def contact_png(rows: Sequence[Row], out: Path) -> bytes:
     return stream.getvalue()
 
 
-def _tile(row: Row, out: Path) -> Image.Image:
+def _tile(row: Row, jobs: Path) -> Image.Image:
     """The first of the preview's 4 x 2 views; plain grey where there is none."""
     if row.job is not None and "preview.png" in row.job.files:
-        path = RunDirectory(out / "jobs" / row.item.job / "run").path / "preview.png"
         # A preview damaged by hand must not take the sheet along.
-        with suppress(OSError, ValueError), Image.open(path) as picture:
+        with suppress(OSError, ValueError), Image.open(_preview(row, jobs)) as picture:
             side = picture.height // 2
             return picture.convert("RGB").crop((0, 0, side, side)).resize((TILE, TILE))
     return Image.new("RGB", (TILE, TILE), _GREY)

@@ -158,6 +158,7 @@ class Recipe:
     Attributes:
         time: "uniform" draws a level per particle and step; "annealed" lowers one level for all, evenly in t.
         noise: drawn anew in every step, or once.
+        renewed: share of the one noise that is renewed in every step (gamma of CFD's stochastic form).
         rate: first step size, falling linearly to 0, so that what is left is the rule's and not the steps' spread;
             None is the fall of lambda, which makes descent an Euler step of the prior's flow.
         steps: descent steps.
@@ -171,6 +172,7 @@ class Recipe:
     steps: int = 2500
     settings: tuple[tuple[str, Any], ...] = ()
     cameras: bool = False
+    renewed: float = 0.0
 
 
 COMMON = Recipe()
@@ -274,6 +276,9 @@ def follow(
     for step, (t, fall) in enumerate(levels(recipe, count, draw)):
         if recipe.noise == "fresh":
             noise = normal(count, 1, 1, 1)
+        elif recipe.renewed:
+            kept = (1.0 - recipe.renewed) ** 0.5
+            noise = kept * noise + recipe.renewed**0.5 * normal(count, 1, 1, 1)
         progress = step / recipe.steps
         exact: Companion = ParticleCompanion(z, schedule)
         settings = guidance.companion_settings()

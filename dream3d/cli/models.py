@@ -13,6 +13,7 @@ USES = {
 """How a model of each kind is asked for."""
 OWN_USES = {
     "MVDreamPipeline": "prior=mvdream prior.model=ID conditioning=multiview views=4",
+    "ImageDreamPipeline": "--image FILE prior=imagedream prior.model=ID conditioning=multiview views=4",
     "Zero123Pipeline": "--image FILE prior=zero123 (or stable-zero123) prior.model=ID conditioning=camera",
 }
 """Pipelines with a prior of their own."""

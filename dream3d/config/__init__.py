@@ -83,13 +83,28 @@ def load_config_file(
         PromptError: there is no prompt, or it is not text.
     """
     document = extended(read_mapping_file(Path(path)))
+    document = _with_files_beside(document, Path(path).parent)
+    return _resolve(document, overrides, prompt, negative_prompt, seed, str(path))
+
+
+def _with_files_beside(document: Document, directory: Path) -> Document:
+    """A run keeps its picture and its meshes beside its configuration, wherever that is moved."""
+    document = dict(document)
     reference = document.get("reference")
     if isinstance(reference, dict) and isinstance(reference.get("image"), str):
-        # A run keeps its picture beside its configuration, wherever that is moved.
         image = reference["image"]
-        beside = str(Path(path).parent / image) if image else ""
-        document["reference"] = {**reference, "image": beside}
-    return _resolve(document, overrides, prompt, negative_prompt, seed, str(path))
+        document["reference"] = {**reference, "image": str(directory / image) if image else ""}
+
+    def found(stage: Any) -> Any:
+        scene = stage.get("scene") if isinstance(stage, dict) else None
+        if not isinstance(scene, dict) or not isinstance(scene.get("mesh"), str):
+            return stage
+        beside = directory / scene["mesh"]
+        return {**stage, "scene": {**scene, "mesh": str(beside)}} if beside.is_file() else stage
+
+    if isinstance(document.get("stages"), list):
+        document["stages"] = [found(stage) for stage in document["stages"]]
+    return found(document)
 
 
 def load_config_text(text: str) -> RunConfig:

@@ -2,7 +2,7 @@
 
     ROOT/0123456789abcdef/
         job.json            what was asked; written once
-        config.yaml         the same, resolved
+        config.yaml         the same, resolved; a picture or mesh it names lies beside it
         status.json         queued, running, done, failed, cancelled; replaced as a whole
         lease-000001.json   who owns the job, see `dream3d.jobs.lease`
         progress.json       step, loss, time left
@@ -247,7 +247,7 @@ class JobStore:
         temporary = self.root / f".new-{secrets.token_hex(8)}"
         make_directory(temporary)
         try:
-            write_text(temporary / "config.yaml", with_own_picture(config_text, temporary))
+            write_text(temporary / "config.yaml", with_own_files(config_text, temporary))
             manifest.write(temporary / "job.json")
             write_status(temporary / "status.json", "queued")
             append_event(temporary / "events.jsonl", "queued")
@@ -365,21 +365,23 @@ class JobStore:
             time.sleep(0.1)
 
 
-def with_own_picture(config_text: str, directory: Path) -> str:
-    """The configuration of a job that has its picture, if any, in its own `directory`, where it is copied to.
+def with_own_files(config_text: str, directory: Path) -> str:
+    """The configuration of a job whose picture and meshes, if any, lie in its own `directory`: they are copied there.
 
     Raises:
-        PictureError: it cannot be used.
+        PictureError, ConfigError: one cannot be used.
     """
     from dream3d.config import config_to_yaml, load_config_text
+    from systems.own_meshes import keep_meshes, with_own_meshes
     from systems.reference import keep, kept, load_reference
 
     config = load_config_text(config_text)
     reference = load_reference(config.reference)
-    if reference is None:
-        return config_text
     keep(reference, directory)
-    return config_to_yaml(replace(config, reference=kept(reference, config.reference)))
+    keep_meshes(config, directory)
+    return config_to_yaml(
+        with_own_meshes(replace(config, reference=kept(reference, config.reference)))
+    )
 
 
 def _steps(config_text: str) -> int:

@@ -1,7 +1,7 @@
-"""Priors that are told the view: MVDream, for four views together; Zero123, for a picture seen from elsewhere."""
+"""Priors told the view: MVDream and ImageDream, for four views together; Zero123, for a picture seen from elsewhere."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -59,6 +59,35 @@ class MVDreamConfig(ViewModelConfig):
 
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
         prior = open_mvdream(directory, device, self.precision, self.chunk)
+        prior.origin = self._origin()
+        return prior
+
+
+@PRIORS.register("imagedream")
+@dataclass(frozen=True)
+class ImageDreamConfig(ViewModelConfig):
+    """ImageDream: as mvdream, and told a picture; needs --image, a prompt, conditioning=multiview and views=4.
+
+    Attributes:
+        controller: what the weights were trained with: pixel (the picture is a fifth view) or local (tokens only).
+    """
+
+    model: str = "ashawkey/imagedream-ipmv-diffusers"
+    controller: Literal["pixel", "local"] = "pixel"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.controller not in ("pixel", "local"):
+            raise ConfigError(
+                f"prior.controller is '{self.controller}'; choose pixel or local, as the weights were trained"
+            )
+
+    def load(self, device: torch.device) -> Prior:
+        from dream3d.priors.pipelines.hub import model_directory
+        from dream3d.priors.pipelines.imagedream import open_imagedream
+
+        directory = model_directory(self.model, self.revision, None, alternatives(self.model))
+        prior = open_imagedream(directory, device, self.precision, self.controller, self.chunk)
         prior.origin = self._origin()
         return prior
 

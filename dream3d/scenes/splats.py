@@ -68,8 +68,8 @@ class SplatsConfig(SceneConfig):
         weight_tv_rgb, weight_tv_depth: total variation of the rendered colour and depth.
         antialias: make splats cover the same area at every image size; without it what is optimised at 64 pixels is
             thinner when drawn larger.
-        depth_at: where a splat's depth is taken, in standard deviations in front of its centre: 1.25 is about where its
-            surface is seen.
+        depth_at: where the surface of splats is put when they are looked at, measured or made a mesh, in standard
+            deviations before the densest point on a pixel's ray; 0 and all training take depth at their centres.
         backend: renderer backend: "auto", "numba", "torch".
     """
 
@@ -104,7 +104,7 @@ class SplatsConfig(SceneConfig):
     weight_tv_rgb: float = 0.0
     weight_tv_depth: float = 0.0
     antialias: bool = True
-    depth_at: float = 1.25
+    depth_at: float = 2.75
     backend: str = "auto"
 
     def __post_init__(self) -> None:
@@ -237,6 +237,7 @@ class Splats(Scene):
         return {name: rates[name] for name in self._parameters}
 
     def render(self, cameras: CameraBatch) -> RenderOutput:
+        """While gradients are recorded depth is that of the splats' centres, which is cheaper; else of the surface."""
         probe = None
         if self.config.density == "adaptive" and torch.is_grad_enabled():
             like = self._parameters["means"]
@@ -247,7 +248,7 @@ class Splats(Scene):
             cameras,
             self.config.backend,
             antialias=self.config.antialias,
-            depth_at=self.config.depth_at,
+            depth_at=0.0 if torch.is_grad_enabled() else self.config.depth_at,
             screen_offset=probe,
         )
 

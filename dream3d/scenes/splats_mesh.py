@@ -33,7 +33,7 @@ def to_mesh(
     max_faces: int = 20_000,
     image_size: int = 192,
     antialias: bool = True,
-    depth_at: float = 1.25,
+    depth_at: float = 2.75,
     backend: str = "auto",
 ) -> ColoredMesh:
     """Extract a closed mesh with vertex colours.

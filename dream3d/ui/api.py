@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 import dream3d
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.jobs import JobRequest
-from dream3d.ui.batches import Batches
+from dream3d.ui.batches import FILES, Batches
 from dream3d.ui.exports import list_exports, make_export
 from dream3d.ui.filled import filled_from, form_data, read_form
 from dream3d.ui.form import PARTS
@@ -155,11 +155,15 @@ def _add_batches(api: APIRouter, batches: Batches) -> None:
         batches.cancel(batch, _user(request))
         return _answer({"batch": batches.get(batch, _user(request))})
 
-    @api.get("/batches/{batch}/results.csv")
-    def results(request: Request, batch: str) -> Response:
-        text = batches.results(batch, _user(request))
-        headers = {"content-disposition": f'attachment; filename="{batch[:6]}-results.csv"'}
-        return Response(text, 200, headers, "text/csv; charset=utf-8")
+    @api.get("/batches/{batch}/{name}")
+    def file(request: Request, batch: str, name: str) -> Response:
+        data = batches.file(batch, _user(request), name)
+        headers = {
+            "content-disposition": f'attachment; filename="{batch[:6]}-{name}"',
+            "content-security-policy": SANDBOX,
+            "cache-control": "no-store",
+        }
+        return Response(data, 200, headers, FILES[name])
 
 
 def _add_form(api: APIRouter, jobs: UserJobs) -> None:

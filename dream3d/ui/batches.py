@@ -14,7 +14,7 @@ from typing import Any
 from dream3d.batch.lines import Line, read_lines, seed_list
 from dream3d.batch.plan import Defaults, Item, make_plan
 from dream3d.batch.run import Row
-from dream3d.batch.summary import results_csv
+from dream3d.batch.summary import contact_html, contact_png, results_csv
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.files import make_directory, write_json
 from dream3d.jobs import Job, JobRequest
@@ -23,6 +23,8 @@ from dream3d.ui.jobs import UserJobs, summary
 
 KINDS = (".txt", ".csv", ".jsonl")
 MOST_ASSETS = 100
+FILES = {"results.csv": "text/csv", "contact.html": "text/html", "contact.png": "image/png"}
+"""What a batch is summed up in, with the types for HTTP."""
 _ID = re.compile(r"[0-9a-f]{16}")
 _KEYS = {"name", "text", "preset", "seeds", "settings"}
 
@@ -141,9 +143,24 @@ class Batches:
             if job.state in ("queued", "running"):
                 self.jobs.store.cancel(job.id)
 
-    def results(self, batch: str, user: str) -> str:
-        """results.csv, as `dream3d batch` writes it."""
-        record = self._own(batch, user)
+    def file(self, batch: str, user: str, name: str) -> bytes:
+        """A file of `FILES`, as `dream3d batch` writes it; contact.html has its pictures in it.
+
+        Raises:
+            ConfigError: there is no such batch or file.
+        """
+        rows = self._rows(self._own(batch, user))
+        match name:
+            case "results.csv":
+                return results_csv(rows).encode()
+            case "contact.html":
+                return contact_html(rows, self.jobs.store.root).encode()
+            case "contact.png":
+                return contact_png(rows, self.jobs.store.root)
+        raise ConfigError(f"there is no such file; a batch has {', '.join(FILES)}")
+
+    def _rows(self, record: dict[str, Any]) -> list[Row]:
+        """The batch as `dream3d batch` sees one."""
         found = self._jobs(record)
         rows = []
         for item in record["items"]:
@@ -152,7 +169,7 @@ class Batches:
             request = job.request if job else None
             plan = Item(item["line"], item["prompt"], item["seed"], request, item["job"], problem)
             rows.append(Row(plan, job))
-        return results_csv(rows)
+        return rows
 
     def _record(self, batch: str) -> Path:
         return self.root / batch / "batch.json"

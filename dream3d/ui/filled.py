@@ -10,6 +10,7 @@ from dream3d.config import load_config_file, preset_summary
 from dream3d.config.build import COMPONENTS
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.jobs import Job, JobRequest
+from dream3d.run import resolve_device
 from dream3d.ui.form import (
     PARTS,
     RAMP_HELP,
@@ -26,9 +27,12 @@ from systems.base import RunConfig
 
 SPEEDS = ("fast", "default", "balanced", "quality")
 """Presets that differ in nothing but the time they take."""
+GPU_SPEEDS = ("gpu-fast", "gpu-balanced", "gpu-quality")
+"""The same choice where there is a GPU and a real model can be had."""
 
 TITLES = {
     "guidance": "Guidance",
+    "guider": "Guider",
     "scene": "Representation",
     "time": "Noise levels",
     "noise": "Noise",
@@ -78,17 +82,36 @@ def form_data(
     return data | {
         "prior": part_name(base.prior),
         "steps": base.stages[0].steps,
+        "refused": refused(base.device),
         "parts": [_part(kind, base, parts.get(kind)) for kind in PARTS],
     }
 
 
+def refused(device: str) -> str:
+    """Why a run on `device` would be refused on this machine; empty when it would not."""
+    try:
+        resolve_device(device)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 @functools.cache
 def presets() -> list[dict[str, Any]]:
-    """All presets, those of `SPEEDS` first, published systems last."""
+    """All presets, those of `SPEEDS` first, published systems last; `gpu` tells which need one."""
     systems = {entry["name"]: entry for entry in entries("systems")}
     found = {entry["name"]: entry for entry in entries("presets")} | systems
-    order = [*SPEEDS, *(name for name in found if name not in SPEEDS)]
-    return [{"name": n, "summary": found[n]["summary"], "published": n in systems} for n in order]
+    first = (*SPEEDS, *GPU_SPEEDS)
+    order = [*first, *(name for name in found if name not in first)]
+    return [
+        {
+            "name": name,
+            "summary": found[name]["summary"],
+            "published": name in systems,
+            "gpu": found[name]["device"].startswith("cuda"),
+        }
+        for name in order
+    ]
 
 
 def _part(kind: str, base: RunConfig, chosen: str | None) -> dict[str, Any]:
@@ -105,7 +128,7 @@ def _part(kind: str, base: RunConfig, chosen: str | None) -> dict[str, Any]:
 def _group(name: str, config: RunConfig, fields: list[Field]) -> dict[str, Any]:
     stage = config.stages[0]
     part = config.prior if name == "prior" else getattr(stage, name, None)
-    chosen = "" if part is None else part_name(part)
+    chosen = part_name(part) if part is not None and name in COMPONENTS else ""
     return {
         "name": name,
         "title": f"{TITLES[name]}: {chosen}" if chosen else TITLES[name],

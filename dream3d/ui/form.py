@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dream3d.config import load_config
-from dream3d.config.build import STAGE_COMPONENTS
 from dream3d.errors import ConfigError
 from dream3d.schedules import Ramp
 from dream3d.setting_docs import Bounds, bounds, help_texts
+from guidance.base import Guidance
 from systems.base import RunConfig, Stage
 
 Kind = Literal["switch", "whole", "number", "choice", "ramp", "list", "text"]
 PARTS = ("scene", "guidance", "time", "noise", "cameras", "background")
 """What of a stage the form lets one choose."""
 
-GROUPS = ("guidance", "scene", "time", "noise", "cameras", "background", "prior", "stage")
+GROUPS = ("guidance", "guider", "scene", "time", "noise", "cameras", "background", "prior", "stage")
 # These have a place of their own in the form.
 ELSEWHERE = frozenset({"stage.steps"})
 RAMP_HELP = "A number, or `10 -> 3` over the stage, or `10 -> 3 @ 0.2..0.8` over a part of it."
@@ -105,7 +105,7 @@ def form_fields(config: RunConfig) -> dict[str, list[Field]]:
     groups: dict[str, list[Field]] = {}
     for group in GROUPS:
         if group == "stage":
-            names = [f.name for f in dataclasses.fields(Stage) if f.name not in STAGE_COMPONENTS]
+            names = [f.name for f in dataclasses.fields(Stage) if f.name not in GROUPS + PARTS]
             groups[group] = [_field(stage, name, name) for name in names]
             continue
         part: Any = config.prior if group == "prior" else getattr(stage, group)
@@ -126,7 +126,7 @@ def _field(part: Any, name: str, path: str) -> Field:
         path=path,
         name=name,
         kind=kind,
-        value=_shown(getattr(part, name)),
+        value=shown(getattr(part, name)),
         help=help_texts(type(part)).get(name, ""),
         allowed=bounds(part, name),
         choices=choices,
@@ -142,7 +142,8 @@ def _kind(hint: Any) -> tuple[Kind, tuple[str, ...]]:
     return kinds.get(hint, "text"), ()
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """What a control shows of a setting's value."""
     if isinstance(value, Ramp):
         return ramp_text(value)
     if isinstance(value, tuple | list):
@@ -153,6 +154,10 @@ def _shown(value: Any) -> Any:
 
 
 def _shown_item(item: Any) -> str:
+    if isinstance(item, Ramp):
+        return ramp_text(item)
+    if isinstance(item, Guidance) and item == type(item)():
+        return part_name(item)
     return f"{item:g}" if isinstance(item, float) else str(item)
 
 
@@ -241,10 +246,10 @@ def _read_number(field: Field, text: str) -> int | float:
 def _read_list(text: str, path: str) -> list[Any]:
     items: list[Any] = []
     for part in text.split(","):
-        try:
-            items.append(float(part))
-        except ValueError:
+        if _RAMP.fullmatch(part):
+            items.append(read_ramp(part, path))
+        else:
             if not re.fullmatch(r"[\w.+-]+", part.strip()):
-                raise ConfigError(f"{path} is '{text}'; write values with commas between") from None
+                raise ConfigError(f"{path} is '{text}'; write values with commas between")
             items.append(part.strip())
     return items

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dream3d.config import load_config, load_config_file
 from dream3d.errors import ConfigError, Dream3DError, PromptError
 from dream3d.jobs import ENDED, Job, JobRequest, JobStore
 from dream3d.jobs.records import read_object
+from dream3d.run import resolve_device
 from dream3d.run_directory import RunDirectory, slug
 from dream3d.ui.command import shell_command
 from dream3d.ui.tasks import Tasks
@@ -18,6 +20,8 @@ from systems.base import RunConfig
 
 SECONDS_LIST_IS_FRESH = 0.5
 POINTS = 400
+OWN_FILES = {"scene.mesh", "reference.image"}
+"""Settings that name a file, of which a job keeps a copy."""
 _FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
@@ -54,7 +58,8 @@ class UserJobs:
         """The request with the files of its user in it, when nothing speaks against it.
 
         Raises:
-            PromptError, ConfigError: words the embedded prior does not know, or a file that is not the user's.
+            PromptError, ConfigError: words the embedded prior does not know, a file that is not the user's, or a device
+                that this machine does not have.
         """
         if isinstance(request.overrides, Mapping):
             resolved = self.uploads.resolved(dict(request.overrides), request.owner)
@@ -64,6 +69,7 @@ class UserJobs:
                 if ("/" in text or "\\" in text) and not self.uploads.is_own(text, request.owner):
                     raise ConfigError(f"'{text}' is no file of yours; send it with the form")
         config = check_words(request)
+        resolve_device(config.device)
         if request.owner:
             self._check_files(config, request.owner)
         return request
@@ -160,13 +166,27 @@ class UserJobs:
         config = directory / "config.yaml"
         evaluating = self.tasks.state(job, "evaluation")
         return {
-            "command": shell_command(found.request),
+            "command": shell_command(self._with_own_files(found.request, config)),
             "config": config.read_text(encoding="utf-8") if config.is_file() else "",
             "record": read_object(directory / "run" / "result.json"),
             "can_be_measured": found.state == "done" and uses_embedded(directory),
             "evaluation": read_object(directory / "evaluation.json"),
             "evaluating": None if evaluating is None else vars(evaluating),
         }
+
+    @staticmethod
+    def _with_own_files(request: JobRequest, config: Path) -> JobRequest:
+        """The request with the job's own copies in place of what was sent, which may be forgotten."""
+        if not isinstance(request.overrides, Mapping) or not OWN_FILES & request.overrides.keys():
+            return request
+        try:
+            resolved = load_config_file(config)
+        except Dream3DError:
+            return request
+        mesh = getattr(resolved.stages[0].scene, "mesh", "")
+        copies = {"scene.mesh": mesh, "reference.image": resolved.reference.image}
+        named = {key: copies[key] for key in OWN_FILES & request.overrides.keys()}
+        return replace(request, overrides={**request.overrides, **named})
 
     def evaluate(self, job: str, user: str) -> None:
         """Measure the result against the truth of its prompt, once.
@@ -191,7 +211,6 @@ def check_words(request: JobRequest) -> RunConfig:
     Raises:
         PromptError, ConfigError: the message says which, and what is near.
     """
-    from dream3d.config import load_config
     from dream3d.ui.words import check_prompt
 
     config = load_config(
@@ -211,9 +230,6 @@ def check_words(request: JobRequest) -> RunConfig:
 
 def uses_embedded(directory: Path) -> bool:
     """Whether the job's prior is the one whose prompts have a truth."""
-    from dream3d.config import load_config_file
-    from dream3d.errors import Dream3DError
-
     try:
         prior = load_config_file(directory / "config.yaml").prior
     except Dream3DError:

@@ -1,7 +1,7 @@
 """Files a user sends for a run: a mesh to begin with, a picture to follow. They are named `upload:ID` and nothing else.
 
-A file lies at `uploads/ID/` beside the jobs, under a name of the server's. What could make its reader open other files
-is refused or taken out before it is kept.
+A file lies at `uploads/ID/` beside the jobs, under a name of the server's, until it is forgotten; a job that is queued
+with it has a copy of its own. What could make its reader open other files is refused or taken out before it is kept.
 """
 
 import io
@@ -26,6 +26,7 @@ MOST_FILES = 200
 KEPT_SECONDS = 3600.0
 """How long a file waits for a run that names it."""
 _NAME = re.compile(r"upload:([0-9a-f]{16})")
+_COPY = re.compile(r"reference\.png|mesh-\d{1,3}\.(?:glb|obj|ply|stl)")
 
 
 class Uploads:
@@ -57,9 +58,7 @@ class Uploads:
         if self._count() >= MOST_FILES:
             self.forget_unused()
         if self._count() >= MOST_FILES:
-            raise ConfigError(
-                f"{MOST_FILES} files were sent already; delete runs that use them, or try again in an hour"
-            )
+            raise ConfigError(f"{MOST_FILES} files were sent within an hour; try again later")
         upload = secrets.token_hex(8)
         directory = self.root / upload
         make_directory(directory)
@@ -71,12 +70,9 @@ class Uploads:
         return sum(1 for _ in self.root.iterdir()) if self.root.is_dir() else 0
 
     def forget_unused(self) -> None:
-        """Remove files that no run names, but those sent within the last hour: their run may be about to be queued."""
-        runs = (self.store.manifest(job).request.overrides for job in self.store.ids())
-        named = " ".join(str(overrides) for overrides in runs)
+        """Remove files, but those sent within the last hour: their run may be about to be queued."""
         for directory in list(self.root.iterdir()):
-            old = time.time() - directory.stat().st_mtime > KEPT_SECONDS
-            if old and directory.name not in named:
+            if time.time() - directory.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(directory)
 
     def path(self, name: str, user: str) -> Path:
@@ -105,9 +101,9 @@ class Uploads:
         return re.sub(re.escape(str(self.root.resolve())) + r"/[0-9a-f]{16}/", "", message)
 
     def is_own(self, path: str, user: str) -> bool:
-        """Whether a path is that of a file this user sent, or of the picture that a job of theirs keeps."""
+        """Whether a path is that of a file this user sent, or of the copy that a job of theirs keeps."""
         parent = Path(path).parent
-        if Path(path).name == "reference.png" and self.store.exists(parent.name):
+        if _COPY.fullmatch(Path(path).name) and self.store.exists(parent.name):
             own = self.store.manifest(parent.name).request.owner == user
             return own and parent.resolve() == self.store.directory(parent.name).resolve()
         if parent.parent != self.root.resolve():

@@ -43,8 +43,17 @@ class HasNetwork(Protocol):
 
 
 def update_targets(network: nn.Module) -> list[str]:
-    """Names of the linear layers that get updates: attention's, by whatever names they go."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    """Names of the linear layers that get updates: attention's, by whatever names they go.
+
+    A layer that carries another companion's updates already is one layer: what is inside of it is no target.
+    """
+    modules = dict(network.named_modules())
+    inside = tuple(f"{name}." for name, m in modules.items() if isinstance(m, BaseTunerLayer))
+    names = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear | BaseTunerLayer) and not name.startswith(inside)
+    ]
     usual = [name for name in names if name.endswith(tuple(f".{target}" for target in TARGETS))]
     return usual or [name for name in names if "attn" in name or "attention" in name]
 

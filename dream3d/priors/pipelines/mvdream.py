@@ -6,6 +6,7 @@ of the camera's 16 numbers is added to the time embedding: diffusers' `class_emb
 training code; they are renamed here.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,21 @@ class MVDreamPrior(PipelinePrior):
         super().__init__(
             parts, device, chunk=0 if not chunk else max(VIEWS, chunk // VIEWS * VIEWS)
         )
-        enable_joint_views(parts.network)
+
+    def check_views(self, z_t: Float[Tensor, "B C h w"], condition: Condition) -> CameraBatch:
+        """The cameras of the condition.
+
+        Raises:
+            ValueError: it has none, or its views are not grouped in fours.
+        """
+        views = condition.views_per_object
+        if condition.cameras is None or views != VIEWS or len(z_t) % VIEWS:
+            name = type(self).__name__.removesuffix("Prior")
+            raise ValueError(
+                f"{name} takes {VIEWS} views of an object with their cameras; got {len(z_t)} samples in groups of "
+                f"{views}{'' if condition.cameras else ' without cameras'}"
+            )
+        return condition.cameras
 
     def output(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
@@ -82,18 +97,13 @@ class MVDreamPrior(PipelinePrior):
         Raises:
             ValueError: the condition has no cameras, or its views are not grouped in fours.
         """
-        views = condition.views_per_object
-        if condition.cameras is None or views != VIEWS or len(z_t) % VIEWS:
-            raise ValueError(
-                f"MVDream takes {VIEWS} views of an object with their cameras; got {len(z_t)} samples in groups of "
-                f"{views}{'' if condition.cameras else ' without cameras'}"
-            )
+        cameras = self.check_views(z_t, condition)
         assert self.table is not None
         value = self.network(
             z_t.to(self.dtype),
             self.table.index(t),
             encoder_hidden_states=self.parts.text.read(condition.tokens).tokens.to(self.dtype),
-            class_labels=camera_rows(condition.cameras).to(self.device, self.dtype),
+            class_labels=camera_rows(cameras).to(self.device, self.dtype),
             cross_attention_kwargs={"views": VIEWS},
             return_dict=False,
         )[0]
@@ -114,20 +124,30 @@ def open_mvdream(
     Raises:
         ModelError: a part is missing, damaged, pickled, or of another kind.
     """
-    row = STABLE_DIFFUSION
-    dtype = weight_dtype(row, precision, device)
-    index = model_index(directory)
+    dtype = weight_dtype(STABLE_DIFFUSION, precision, device)
+    model_index(directory)
     network = load_network(directory / "unet", dtype).to(device)
-    vae = load_part(required_class(index, "vae", directory), directory / "vae", dtype).to(device)
-    scheduler = load_part(
-        required_class(index, "scheduler", directory), directory / "scheduler", dtype
-    )
+    return MVDreamPrior(open_parts(directory, network, device, dtype), device, chunk)
+
+
+def open_parts(
+    directory: Path, network: Any, device: torch.device, dtype: torch.dtype
+) -> PipelineParts:
+    """The parts of a directory beside its network.
+
+    Raises:
+        ModelError: one is missing, damaged, pickled, or of another kind.
+    """
+    row, index = STABLE_DIFFUSION, model_index(directory)
+
+    def load(name: str) -> Any:
+        return load_part(required_class(index, name, directory), directory / name, dtype)
 
     def open_text() -> Any:
         return open_text_pipeline(directory, row, dtype).to(device)
 
     text = TextEmbedder(row, open_text, device)
-    return MVDreamPrior(PipelineParts(row, network, vae, scheduler, text), device, chunk)
+    return PipelineParts(row, network, load("vae").to(device), load("scheduler"), text)
 
 
 def load_network(folder: Path, dtype: torch.dtype) -> Any:
@@ -138,13 +158,17 @@ def load_network(folder: Path, dtype: torch.dtype) -> Any:
     """
     config = read_json(folder / "config.json")
     if config.get("_class_name") == PUBLISHED:
-        return _load_published(folder, config, dtype)
+        network = _load_published(folder, config, dtype)
+        enable_joint_views(network)
+        return network
     if config.get("class_embed_type") != "projection":
         raise ModelError(
             f"{folder} holds no MVDream network: it is not told a camera. Give a directory whose unet is a "
             f"{PUBLISHED}, or a UNet2DConditionModel with class_embed_type 'projection' over {CAMERA_NUMBERS} numbers"
         )
-    return load_part(UNet2DConditionModel, folder, dtype)
+    network = load_part(UNet2DConditionModel, folder, dtype)
+    enable_joint_views(network)
+    return network
 
 
 def network_settings(config: dict[str, Any], linear: bool) -> dict[str, Any]:
@@ -186,23 +210,60 @@ def renamed(weights: dict[str, Tensor], settings: dict[str, Any]) -> dict[str, T
         "model.diffusion_model." + key.replace("camera_embed.", "label_emb.0."): value
         for key, value in weights.items()
     }
-    return convert_ldm_unet_checkpoint(original, settings)
+    converted = convert_ldm_unet_checkpoint(original, settings)
+    # ImageDream's attention to the picture is a processor's in diffusers.
+    return {
+        key.replace(".attn2.to_k_ip.", ".attn2.processor.to_k_ip.").replace(
+            ".attn2.to_v_ip.", ".attn2.processor.to_v_ip."
+        ): value
+        for key, value in converted.items()
+    }
 
 
 def _load_published(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
     if config.get("ip_dim"):
         raise ModelError(
-            f"{folder} is ImageDream's network, which is also told a picture; that is not supported. Give MVDream's, "
-            "or follow a picture with --image"
+            f"{folder} is ImageDream's network, which is also told a picture; use prior=imagedream with --image FILE"
         )
+    weights = published_weights(folder)
+    network = fill_published(folder, config, weights, lambda s: UNet2DConditionModel(**s))
+    return network.to(dtype).eval().requires_grad_(False)
+
+
+def published_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder, under the names they have.
+
+    Raises:
+        ModelError: there are none, or they are damaged or pickled.
+    """
     check_weights(folder)
     weights: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         weights |= load_file(file)
+    return weights
+
+
+def fill_published(
+    folder: Path,
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    build: Callable[[dict[str, Any]], Any],
+) -> Any:
+    """A network with the published weights; each must find its place, and each place its weight.
+
+    Args:
+        folder: for messages.
+        config: its config.json.
+        weights: under the published names.
+        build: from diffusers' settings to a network of diffusers.
+
+    Raises:
+        ModelError: weights are missing, left over or of other sizes.
+    """
     try:
         linear = next(w.ndim for key, w in weights.items() if key.endswith("proj_in.weight")) == 2
         settings = network_settings(config, linear)
-        network: Any = UNet2DConditionModel(**settings)
+        network = build(settings)
         fitting = renamed(weights, settings)
         own = network.state_dict()
         wrong = [k for k in own if k in fitting and fitting[k].shape != own[k].shape]
@@ -219,4 +280,4 @@ def _load_published(folder: Path, config: dict[str, Any], dtype: torch.dtype) ->
         "mismatched_keys": wrong,
     }
     refuse_gaps(report, f"the unet weights of {folder.parent}")
-    return network.to(dtype).eval().requires_grad_(False)
+    return network

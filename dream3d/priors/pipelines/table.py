@@ -343,7 +343,7 @@ SANA = PipelineRow(
     advice="The weights are licensed for non-commercial use.",
 )
 
-READ_ELSEWHERE = ("MVDreamPipeline", "Zero123Pipeline")
+READ_ELSEWHERE = ("MVDreamPipeline", "ImageDreamPipeline", "Zero123Pipeline")
 """Pipelines outside diffusers that have readers of their own (`dream3d.priors.view_models`)."""
 
 ROWS: dict[str, PipelineRow] = {

@@ -16,15 +16,16 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.functional import interpolate, linear
+from torch.nn.functional import linear
 
-from dream3d.cameras import CameraBatch
+from dream3d.cameras import CameraBatch, spherical
 from dream3d.diffusion import Prediction
 from dream3d.errors import ModelError
 from dream3d.priors.base import Condition
 from dream3d.priors.latent.components import read_json
 from dream3d.priors.pipelines.opening import model_index, required_class, weight_dtype
 from dream3d.priors.pipelines.parts import check_weights, load_part
+from dream3d.priors.pipelines.pictures import for_clip
 from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
 from dream3d.priors.pipelines.table import STABLE_DIFFUSION
 from dream3d.priors.pipelines.text import TextEmbedder
@@ -32,8 +33,6 @@ from dream3d.rendering import RenderOutput
 
 PROJECTIONS = ("clip_camera_projection", "cc_projection")
 """Folders the linear map is found in, by who converted the weights."""
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def relative_pose(
@@ -49,20 +48,10 @@ def relative_pose(
         reference: one camera, the picture's.
         stable: Stable-Zero123's form, whose last entry is the reference's polar angle itself.
     """
-    (azimuth, polar, distance), (a, p, d) = _sphere(cameras), _sphere(reference)
+    (azimuth, polar, distance), (a, p, d) = spherical(cameras), spherical(reference)
     turn = azimuth - a
     last = p.expand_as(polar) if stable else distance - d
     return torch.stack([polar - p, turn.sin(), turn.cos(), last], dim=-1)
-
-
-def _sphere(
-    cameras: CameraBatch,
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Azimuth, polar angle and distance, read from the pose; the azimuth is defined straight overhead as well."""
-    right, forward = cameras.c2w[:, :3, 0], cameras.c2w[:, :3, 2]
-    azimuth = torch.atan2(-right[:, 2], right[:, 0])
-    polar = torch.acos((-forward[:, 1]).clamp(-1.0, 1.0))
-    return azimuth, polar, cameras.position.norm(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -123,7 +112,7 @@ class Zero123Prior(PipelinePrior):
         image = picture.over(torch.ones(1, 1, 3, device=picture.rgb.device)).to(self.device)
         with torch.no_grad():
             encoder = self._open_encoder()
-            embedding = encoder(pixel_values=_for_clip(image, encoder)).image_embeds.float()
+            embedding = encoder(pixel_values=for_clip(image, encoder)).image_embeds.float()
             mode = self.encode(image) / self.codec.factor + self.codec.shift
         bound = copy.copy(self)
         bound._sight = Sight(embedding, mode, camera.to(self.device))
@@ -170,16 +159,6 @@ class Zero123Prior(PipelinePrior):
 
     def _channels(self) -> int:
         return int(self.network.config["out_channels"])
-
-
-def _for_clip(image: Float[Tensor, "B H W 3"], encoder: Any) -> Float[Tensor, "B 3 S S"]:
-    """An image in [0, 1] as a CLIP vision encoder takes it."""
-    size = int(encoder.config.image_size)
-    signal = interpolate(
-        image.permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True, align_corners=False
-    )
-    mean, std = (torch.tensor(x, device=image.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
-    return ((signal.clamp(0.0, 1.0) - mean) / std).to(next(encoder.parameters()).dtype)
 
 
 def open_zero123(

@@ -42,7 +42,7 @@ const ROUTES = [
   ["GET /api/batches", "your batches, the newest first"],
   ["GET /api/batches/ID", "every asset with its job, states, seconds left"],
   ["POST /api/batches/ID/cancel", "stop them all; what there is is kept"],
-  ["GET /api/batches/ID/results.csv", "a line an asset, as dream3d batch writes it"],
+  ["GET /api/batches/ID/NAME", "results.csv, contact.html, contact.png, as dream3d batch writes them"],
   ["POST /api/uploads?name=mug.glb", "keep a mesh or a picture; its upload:ID is what scene.mesh or reference.image takes"],
   ["GET /api/form?preset=&steps=&guidance=...", "every setting of a preset with other parts: value, help, bounds"],
   ["POST /api/form", "queue a job from what is typed in the form"],

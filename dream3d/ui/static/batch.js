@@ -1,4 +1,4 @@
-// A list of prompts and what became of it: a row an asset, live; the sheet of their pictures; results.csv.
+// A list of prompts and what became of it: a row an asset, live; the sheet of their pictures, also to save; results.csv.
 
 import { fileUrl, get, post } from "./api.js";
 import { button, duration, h, tell, when } from "./dom.js";
@@ -107,7 +107,7 @@ export class BatchTab extends HTMLElement {
     this.status.textContent = `${Object.entries(batch.states).map(([name, count]) => `${count} ${name}`).join(", ")}${left}`;
     this.buttons.replaceChildren(
       batch.ended ? "" : button("Cancel all", () => this.cancel(), { kind: "danger", id: "batch-cancel" }),
-      h("a", { class: "d-button", href: `/api/batches/${batch.id}/results.csv`, download: "", id: "batch-results" }, "results.csv"),
+      ...["contact.html", "contact.png", "results.csv"].map((name) => h("a", { class: "d-button", href: `/api/batches/${batch.id}/${name}`, download: "" }, name)),
     );
     this.rows.replaceChildren(...batch.items.map((item) => h("tr", { "data-state": item.state },
       h("td", {}, String(item.line)), h("th", { scope: "row" }, item.prompt || "–"), h("td", {}, String(item.seed ?? "–")),

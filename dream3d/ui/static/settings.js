@@ -9,6 +9,8 @@ import { arrange, duration, h } from "./dom.js";
 
 const WAIT = 300;
 const PLAIN = ["fast", "default", "balanced", "quality"];
+const GPU = ["gpu-fast", "gpu-balanced", "gpu-quality"];
+const DIRECT = [...PLAIN, ...GPU];
 
 export class Settings extends HTMLElement {
   connectedCallback() {
@@ -27,7 +29,7 @@ export class Settings extends HTMLElement {
   build() {
     this.problem = h("p", { class: "dream-problem", role: "alert", id: "dream-problem" });
     this.about = h("p", { class: "dream-about", role: "status", "aria-live": "polite" });
-    this.speeds = [...PLAIN, "other"].map((name) =>
+    this.speeds = [...DIRECT, "other"].map((name) =>
       h("input", { type: "radio", name: "dream-speed", value: name, id: `dream-speed-${name}`, onchange: () => this.speed(name) }));
     this.presets = h("select", { class: "d-input", id: "dream-preset", onchange: () => this.choose(this.presets.value) });
     this.others = h("div", { class: "d-field" }, h("label", { for: "dream-preset" }, "All presets"), this.presets);
@@ -43,7 +45,9 @@ export class Settings extends HTMLElement {
     this.lists = h("div", {});
     this.append(
       this.problem,
-      h("fieldset", { class: "d-presets", id: "dream-speed" }, h("legend", {}, "Preset"), this.speeds.map((radio) => h("label", {}, radio, radio.value[0].toUpperCase() + radio.value.slice(1)))),
+      h("fieldset", { class: "d-presets", id: "dream-speed" }, h("legend", {}, "Preset"),
+        h("small", {}, "CPU or GPU, the prior that ships with dream3d"), this.choose_of(PLAIN),
+        h("small", {}, "GPU, a real model to download"), this.choose_of(GPU), this.choose_of(["other"])),
       this.others,
       this.about,
       h("div", { class: "d-fields" },
@@ -56,6 +60,11 @@ export class Settings extends HTMLElement {
       this.lists,
     );
     this.mark();
+  }
+
+  choose_of(names) {
+    const title = (name) => (GPU.includes(name) ? `GPU ${name.slice(4)}` : name[0].toUpperCase() + name.slice(1));
+    return this.speeds.filter(({ value }) => names.includes(value)).map((radio) => h("label", {}, radio, title(radio.value)));
   }
 
   speed(name) {
@@ -75,7 +84,7 @@ export class Settings extends HTMLElement {
   }
 
   mark() {
-    const plain = PLAIN.includes(this.preset) && this.others.hidden;
+    const plain = DIRECT.includes(this.preset) && this.others.hidden;
     for (const radio of this.speeds) radio.checked = radio.value === (plain ? this.preset : "other");
     this.presets.value = this.preset;
   }
@@ -111,7 +120,7 @@ export class Settings extends HTMLElement {
       this.edits = new Map(Object.entries(filled.settings));
       this.image = filled.image;
       if (filled.image) this.querySelector("#dream-image-status").textContent = "The picture of that run is used unless you choose another.";
-      this.others.hidden = PLAIN.includes(filled.preset);
+      this.others.hidden = DIRECT.includes(filled.preset);
       if (filled.steps !== null && !this.steps.dataset.touched) {
         this.steps.value = filled.steps;
         this.steps.dataset.touched = "1";
@@ -129,13 +138,13 @@ export class Settings extends HTMLElement {
   paint(form) {
     this.problem.textContent = form.problem;
     if (!this.presets.length) {
-      const group = (label, published) => h("optgroup", { label }, form.presets.filter((preset) => preset.published === published).map(({ name, summary }) => h("option", { value: name }, `${name}: ${summary}`)));
-      this.presets.append(group("Presets", false), group("Published systems", true));
+      const group = (label, wanted) => h("optgroup", { label }, form.presets.filter(wanted).map(({ name, summary }) => h("option", { value: name }, `${name}: ${summary}`)));
+      this.presets.append(group("CPU or GPU", ({ published, gpu }) => !published && !gpu), group("GPU, a real model to download", ({ gpu }) => gpu), group("Published systems, CPU or GPU", ({ published, gpu }) => published && !gpu));
     }
     this.mark();
     if (!this.steps.dataset.touched) this.steps.value = form.steps;
     const time = form.seconds === null ? "No run like it was made on this machine yet, so there is no estimate." : `About ${duration(form.seconds)} on this machine.`;
-    this.about.textContent = `${form.summary} ${time}`;
+    this.about.replaceChildren(`${form.summary} `, form.refused ? h("strong", {}, `It cannot run on this machine: ${form.refused}.`) : time);
     if (this.prior !== form.prior) {
       this.prior = form.prior;
       this.dispatchEvent(new Event("prior", { bubbles: true }));
