@@ -3,6 +3,7 @@
 import math
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 
@@ -218,6 +219,53 @@ def test_numba_agrees_with_the_reference(n, size, channels, options):
         assert (error > tolerance).float().mean() < 1e-4, (name, error.max())
     for name, grad in their_grads.items():
         assert (our_grads[name] - grad).norm() <= 2e-4 * grad.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("name", ["rgb", "alpha", "depth"])
+def test_one_picture_alone_is_differentiated_too(name):
+    """The others get no gradient at all then, instead of zeros."""
+    cameras = orbit_cameras([0.0, 130.0], size=20)
+    found = []
+    for backend, dtype in (("numba", torch.float32), ("torch", torch.float64)):
+        base = random_splats(30)
+        values = {k: v.to(dtype).requires_grad_() for k, v in base.tensors().items()}
+        out = render_splats(SplatData(**values), cameras.to("cpu", dtype), backend)
+        weight = torch.rand(20, 20, 1, generator=torch.Generator().manual_seed(4))
+        (getattr(out, name) * weight).sum().backward()
+        found.append({k: v.grad for k, v in values.items()})
+    ours, theirs = found
+    for key, grad in theirs.items():
+        if grad is None:  # the reference knows that colours are not in it
+            assert name != "rgb" and (ours[key] is None or (ours[key] == 0).all())
+            continue
+        assert (ours[key] - grad).norm() <= 2e-4 * grad.norm() + 1e-6, key
+
+
+def test_nothing_is_read_that_was_not_written(monkeypatch):
+    """Memory is not cleared: also behind an opaque front, where no kernel looks, every gradient is written."""
+    front = random_splats(60, size=-1.5)
+    front.opacity_logits[:] = 5.0
+    front.means[:, 2] = 0.6
+    behind = random_splats(60, size=-1.5)
+    behind.means[:, 2] = -0.6
+    splats = SplatData(
+        **{k: torch.cat([v, behind.tensors()[k]]) for k, v in front.tensors().items()}
+    )
+    cameras = orbit_cameras([0.0], size=40)
+    images, grads, _ = render_and_differentiate(splats, cameras, "numba", torch.float32)
+    empty = np.empty
+
+    def spoiled(shape, dtype=float):
+        made = empty(shape, dtype)
+        made.fill(np.nan if np.issubdtype(made.dtype, np.floating) else 77)
+        return made
+
+    monkeypatch.setattr(np, "empty", spoiled)
+    monkeypatch.setattr(np, "empty_like", lambda like: spoiled(like.shape, like.dtype))
+    again, again_grads, _ = render_and_differentiate(splats, cameras, "numba", torch.float32)
+    assert all(torch.equal(again[name], image) for name, image in images.items())
+    assert all(torch.equal(again_grads[name], grad) for name, grad in grads.items())
+    assert (grads["features"][60:] == 0).all(dim=1).any()
 
 
 def test_spherical_harmonics_agree_between_backends_and_with_their_definition():
