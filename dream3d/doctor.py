@@ -72,7 +72,7 @@ OPTIONAL = (
     Package(
         "warp",
         "warp-lang",
-        "splats and radiance fields on NVIDIA GPUs, without a compiler",
+        "splats, radiance fields and meshes on NVIDIA GPUs, without a compiler (not run on one yet)",
         "pip install 'dream3d[cuda]'",
     ),
     Package("nerfacc", "nerfacc", "compositing on NVIDIA GPUs without Warp", _FROM_SOURCE),

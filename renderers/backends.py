@@ -73,6 +73,7 @@ BACKENDS = (
     ),
     Backend("torch", "mesh", ("torch",), ("cpu", "cuda", "mps")),
     Backend("numba", "mesh", ("torch", "numba"), ("cpu",)),
+    Backend("warp", "mesh", ("torch", "warp"), ("cpu", "cuda"), "renderers.mesh_warp"),
     Backend("nvdiffrast", "mesh", ("torch", "nvdiffrast"), ("cuda",), "renderers.mesh_nvdiffrast"),
     Backend("pytorch3d", "mesh", ("torch", "pytorch3d"), ("cuda",), "renderers.mesh_pytorch3d"),
 )

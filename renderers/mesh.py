@@ -1,7 +1,7 @@
 """Render triangle meshes: the nearest surface at every pixel, with smooth and differentiable outlines.
 
 A readable torch reference (any device, any float type) and a numba backend (CPU, float32) share one definition. On an
-NVIDIA GPU, nvdiffrast or PyTorch3D can find the triangle at every pixel; all else is torch there.
+NVIDIA GPU, nvdiffrast, Warp or PyTorch3D find the triangle at every pixel, Warp also interpolates; the rest is torch's.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ __all__ = [
     "render_mesh",
 ]
 
-FASTEST = ("numba", "nvdiffrast", "pytorch3d", "torch")
+FASTEST = ("numba", "nvdiffrast", "warp", "pytorch3d", "torch")
 
 Normals = Literal["none", "smooth", "face"]
 """Whether and how normals are rendered: interpolated between vertices, or one a face."""
@@ -80,7 +80,7 @@ class SurfacePoints:
         cameras: that look at it.
         view: which camera sees the point.
         face, barycentric: where it lies.
-        backend: "numba" or "torch".
+        backend: that interpolates: "numba", "warp" or "torch".
     """
 
     mesh: MeshData
@@ -199,7 +199,7 @@ def rasterize(
         vertices: in the world.
         faces: vertex indices; both sides are drawn.
         cameras: B views.
-        backend: "auto", "numba" (CPU, float32), "torch", or "nvdiffrast" or "pytorch3d" (NVIDIA, not run there yet).
+        backend: "auto", "numba" (CPU, float32), "torch", or "nvdiffrast", "warp", "pytorch3d" (NVIDIA; not run there).
 
     Raises:
         ConfigError, NumericsError: see `check_mesh`; also views too large and backends that cannot run.
@@ -213,6 +213,8 @@ def _rasterize(vertices: Tensor, faces: Tensor, cameras: CameraBatch, name: str)
     cameras = cameras.to(vertices.device, vertices.dtype)
     if name == "numba":
         from renderers.mesh_numba import rasterize as run
+    elif name == "warp":
+        from renderers.mesh_warp import rasterize as run
     elif name == "nvdiffrast":
         from renderers.mesh_nvdiffrast import rasterize as run
     elif name == "pytorch3d":
@@ -238,8 +240,11 @@ def interpolate(
         barycentric: where on it.
         backend: see `rasterize`.
     """
-    if mesh_backend(backend, values) == "numba":
+    name = mesh_backend(backend, values)
+    if name == "numba":
         from renderers.mesh_numba import interpolate as run
+    elif name == "warp":
+        from renderers.mesh_warp import interpolate as run
     else:
         from renderers.mesh_torch import interpolate as run
     mixed = run(values, corners, face.reshape(-1), barycentric.reshape(-1, 3))
@@ -249,6 +254,8 @@ def interpolate(
 def _outline(mesh: MeshData, edges: MeshEdges | None, cameras: CameraBatch, name: str) -> Outline:
     if name == "numba":
         from renderers.mesh_numba import crossings
+    elif name == "warp":
+        from renderers.mesh_warp import crossings
     else:
         from renderers.mesh_torch_outline import crossings
     edges = mesh_edges(mesh.faces) if edges is None else edges
@@ -299,7 +306,8 @@ def render_mesh(
         view = torch.cat([view, outline.view[shown]])
         face = torch.cat([face, outline.face[shown]])
         weights = torch.cat([weights, outline.barycentric[shown]])
-    points = SurfacePoints(mesh, cameras, view, face, weights, name if name == "numba" else "torch")
+    mixing = name if name in ("numba", "warp") else "torch"
+    points = SurfacePoints(mesh, cameras, view, face, weights, mixing)
     channels = [(own_color if shade is None else shade)(points)]
     if normals != "none":
         channels.append(points.normal if normals == "smooth" else points.face_normal)

@@ -17,7 +17,7 @@ import torch
 from dream3d import doctor
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import ConfigError
-from renderers import backends, splats
+from renderers import backends, mesh, splats, volume
 from renderers.backends import BACKENDS, choose_backend, import_failure
 from renderers.hash_grid import HashGridLayout, encode, geometric_layout
 from renderers.splats import SplatData, render_splats
@@ -261,7 +261,7 @@ def test_warp_reads_hash_grids_like_the_reference(layout):
         encode(points.double(), table.double(), layout, "warp")
 
 
-@pytest.mark.parametrize("name", ["splats_warp", "volume_warp", "hash_grid_warp"])
+@pytest.mark.parametrize("name", ["splats_warp", "volume_warp", "hash_grid_warp", "mesh_warp"])
 def test_warp_kernels_compile_for_cuda(name, tmp_path):
     """Compiled, not run: no GPU and no driver are needed, and none is used."""
     wp = pytest.importorskip("warp")
@@ -277,6 +277,8 @@ def test_warp_kernels_compile_for_cuda(name, tmp_path):
 def test_on_a_gpu_without_packages_warp_draws(package):
     pytest.importorskip("warp")
     assert choose_backend("splats", "auto", "cuda", splats.FASTEST) == "warp"
+    assert choose_backend("volume", "auto", "cuda", volume.FASTEST) == "warp"
+    assert choose_backend("mesh", "auto", "cuda", mesh.FASTEST) == "warp"
     package("gsplat", rasterization=rasterization)
     assert choose_backend("splats", "auto", "cuda", splats.FASTEST) == "gsplat"
 

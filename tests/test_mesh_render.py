@@ -148,9 +148,11 @@ def test_an_outline_covers_what_it_covers(backend):
     ],
     ids=["crowd", "channels", "pixel", "soup", "inside", "behind", "degenerate"],
 )
-def test_backends_agree(mesh, cameras):
+@pytest.mark.parametrize("fast", ["numba", "warp"])
+def test_backends_agree(fast, mesh, cameras):
+    pytest.importorskip(fast)
     options = {"normals": "none"}
-    ours, our_grads, _ = render_and_differentiate(mesh, cameras, "numba", torch.float32, **options)
+    ours, our_grads, _ = render_and_differentiate(mesh, cameras, fast, torch.float32, **options)
     true, true_grads, _ = render_and_differentiate(mesh, cameras, "torch", torch.float64, **options)
     for image, reference in zip(ours, true, strict=True):
         assert (image - reference).abs().max() <= 1e-5 * max(1.0, reference.abs().max().item())
@@ -158,8 +160,9 @@ def test_backends_agree(mesh, cameras):
         assert (grad - reference).norm() <= 1e-4 * reference.norm() + 1e-9
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", (*BACKENDS, "warp"))
 def test_low_level_parts_agree_with_the_whole(backend):
+    pytest.importorskip(backend)
     mesh, cameras = mesh_of(crowd()), orbit_cameras([40.0], size=40)
     assert mesh.features is not None
     fragments = rasterize(mesh.vertices, mesh.faces, cameras, backend)
