@@ -33,7 +33,7 @@ from dream3d.run_directory import RunDirectory
 from dream3d.scenes.base import Scene
 from dream3d.train import StepReport
 from systems.base import RunConfig, fingerprint
-from systems.own_meshes import keep_meshes, with_own_meshes
+from systems.own_meshes import keep_meshes, read_meshes, with_own_meshes
 from systems.reference import keep, kept, load_reference
 
 LIVE_PREVIEW_SIZE = 96
@@ -150,7 +150,7 @@ def generate_run(
     on_event: OnEvent | None = None,
     share: ViewShare = ALONE,
 ) -> GenerationResult:
-    """Run `config` in a new directory. A prompt, prior or picture that cannot be used is refused before it is made.
+    """Run `config` in a new directory. A prompt, prior or file that cannot be used is refused before it is made.
 
     Args:
         config: what to do.
@@ -166,6 +166,7 @@ def generate_run(
     """
     phases = Phases()
     reference = load_reference(config.reference)
+    meshes = read_meshes(config)
     if began is None:
         began = time.perf_counter()
     else:
@@ -183,7 +184,7 @@ def generate_run(
     written = with_own_meshes(replace(config, reference=kept(reference, settings)))
     run = RunDirectory.create(config.prompt, config_to_yaml(written), out)
     keep(reference, run.path)
-    keep_meshes(config, run.path)
+    keep_meshes(meshes, run.path)
     with run.locked():
         return _work(config, run, phases, began, on_step, should_stop, prior, on_event, share)
 

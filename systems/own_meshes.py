@@ -1,5 +1,6 @@
 """The mesh files a configuration names, kept beside it: a run or a job then needs nothing that lies elsewhere."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,27 @@ def with_own_meshes(config: RunConfig) -> RunConfig:
     return replace(config, stages=stages)
 
 
-def keep_meshes(config: RunConfig, directory: Path) -> None:
-    """Write the copies that `with_own_meshes` speaks of.
+def read_meshes(config: RunConfig) -> dict[str, bytes]:
+    """The files by the names of the copies that `with_own_meshes` speaks of.
 
     Raises:
-        ConfigError: a mesh cannot be read.
-        OutputError: a copy cannot be written.
+        ConfigError: one cannot be read.
     """
+    found = {}
     for index, mesh in named_meshes(config).items():
         try:
-            data = mesh.read_bytes()
+            found[_copy_name(index, mesh)] = mesh.read_bytes()
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(f"scene.mesh is '{mesh}', which cannot be read: {reason}") from error
-        write_bytes(directory / _copy_name(index, mesh), data)
+    return found
+
+
+def keep_meshes(meshes: Mapping[str, bytes], directory: Path) -> None:
+    """Write what `read_meshes` has read.
+
+    Raises:
+        OutputError: a copy cannot be written.
+    """
+    for name, data in meshes.items():
+        write_bytes(directory / name, data)

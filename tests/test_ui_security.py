@@ -19,8 +19,12 @@ pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dre
 
 from ui_support import Answer, ask, serving, submit
 
-from dream3d.errors import ConfigError
+from dream3d.config import load_config
+from dream3d.errors import ConfigError, Dream3DError
+from dream3d.generation import generate_run
+from dream3d.priors.base import PRIORS
 from dream3d.ui import security
+from dream3d.ui.jobs import file_settings
 from dream3d.ui.security import MAX_BODY, MAX_UPLOAD, UPLOADS, Access, read_users
 
 SECRET = "a secret that nobody may read"
@@ -295,6 +299,64 @@ def test_addresses_in_the_forms_data_are_not_fetched(server: Any) -> None:
             ask(server, "POST", "/gradio_api/run/predict", data)
         with pytest.raises(TimeoutError):
             listener.accept()
+
+
+NAMES = [
+    *(("gaussian", "reference.image"), ("gaussian", "scene.mesh")),
+    *((name, f"prior.{field}") for name in PRIORS.names() for field in file_settings(PRIORS[name])),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("prior", "setting"), NAMES)
+def test_an_address_as_a_setting_is_not_fetched(
+    prior: str, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading what a job names ends in an error that says so, and a listener of our own has heard nothing."""
+    asked: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kind = "glb" if setting == "scene.mesh" else "safetensors"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.{kind}"
+        # Whatever a library asks for by name goes to the hub, which is not there; only an address would come here.
+        monkeypatch.setattr(
+            "huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or _gone()
+        )
+        settings: dict[str, Any] = {"prior": prior, setting: url}
+        if setting == "prior.loras":
+            settings[setting] = [url]
+        if setting == "scene.mesh":
+            settings |= {"scene": "mesh"}
+        if setting in ("prior.image_prompt", "prior.ip_adapter"):
+            settings = {
+                "prior.image_prompt": "a.png",
+                "prior.ip_adapter": "a/b/c.safetensors",
+            } | settings
+        if setting == "prior.control_image":
+            settings |= {"prior.controlnet": "controlnet-depth"}
+        with pytest.raises(Dream3DError):
+            config = load_config("gaussian", settings, "a mug")
+            generate_run(config, tmp_path / "run")
+        assert all(name == url or "://" not in name for name in asked)
+        listener.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    assert not (tmp_path / "run").exists()
+
+
+def _gone() -> Any:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    raise LocalEntryNotFoundError("no network")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/x", "file:///etc", "../../etc", "a/b/c"])
+def test_the_hub_is_asked_for_names_only(address: str) -> None:
+    """What the client of the hub makes of an address: nothing, before it opens any connection."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    with pytest.raises(HFValidationError):
+        snapshot_download(address)
 
 
 def test_the_frameworks_own_endpoints_are_private(server: Any) -> None:

@@ -1,15 +1,19 @@
 """Meshes and pictures a user sends: they reach the run, lead nowhere else, and are nobody else's."""
 
+import base64
 import io
 import json
 import os
 import shlex
 import shutil
 import struct
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trimesh
 from PIL import Image
@@ -48,10 +52,45 @@ def mesh(kind: str) -> bytes:
     return made if isinstance(made, bytes) else made.encode()
 
 
-def glb(document: Any) -> bytes:
+def glb(document: Any, binary: bytes = b"") -> bytes:
     text = json.dumps(document).encode()
-    head = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A)
-    return head + text
+    text += b" " * (-len(text) % 4)
+    binary = struct.pack("<II", len(binary), 0x004E4942) + binary if binary else b""
+    length = 20 + len(text) + len(binary)
+    head = struct.pack("<4sIIII", b"glTF", 2, length, len(text), 0x4E4F534A)
+    return head + text + binary
+
+
+SHAPE = {"attributes": {"POSITION": 0}}
+
+
+def bomb(**more: Any) -> bytes:
+    """A GLB of one triangle but for what is said."""
+    whole = {
+        "asset": {"version": "2.0"},
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [SHAPE]}],
+        "accessors": [{"bufferView": 0, "count": 3, "componentType": 5126, "type": "VEC3"}],
+        "bufferViews": [{"buffer": 0, "byteLength": 36}],
+        "buffers": [{"byteLength": 36}],
+    }
+    return glb({**whole, **more}, bytes(36))
+
+
+def png_bomb(side: int) -> bytes:
+    """A black PNG of side^2 pixels in a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def data_uri(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def picture(side: int = 32) -> bytes:
@@ -101,6 +140,8 @@ def test_files_of_megabytes_are_taken_and_no_more(server: Any) -> None:
     ("name", "data", "what"),
     [
         ("a.exe", b"MZ", "must end in one of"),
+        ("a.ckpt", b"\x80\x04cos\nsystem\n(S'id'\ntR.", "must end in one of"),
+        ("a.safetensors", b"\x80\x04cos\nsystem\n(S'id'\ntR.", "must end in one of"),
         ("a.glb", b"PK\3\4", "this is no GLB file"),
         ("a.glb", glb([]), "this is no GLB file"),
         ("a.glb", glb({"buffers": [{"uri": "../../secret.bin"}]}), "refers to other files"),
@@ -109,6 +150,17 @@ def test_files_of_megabytes_are_taken_and_no_more(server: Any) -> None:
         ("a.ply", b"PLY?", "this is no PLY file"),
         ("a.png", b"\x89PNG and no more", "this is no picture"),
         ("a.png", b"<svg onload='x'/>", "this is no picture"),
+        ("a.png", png_bomb(8000), "the picture has 8000 x 8000 pixels; at most 40 million"),
+        ("a.png", png_bomb(30000), "the picture has too many pixels"),
+        ("a.glb", bomb(accessors=[{"count": 2**31}]), "claims 2147483648 elements"),
+        ("a.glb", bomb(accessors=[{"count": -1}]), "claims -1 elements"),
+        ("a.glb", bomb(nodes=[{"mesh": 0}] * 10_001), "has 10001 nodes; at most 10000"),
+        ("a.glb", bomb(meshes=[{"primitives": [SHAPE] * 10**5}], accessors=[{"count": 36}]), "with all its rep"),
+        ("a.glb", bomb(images=[{"uri": data_uri(png_bomb(8000))}]), "a picture in this GLB has 8000 x 8000"),
+        ("a.glb", bomb(images=[{"bufferView": 0}]), "this is no picture"),
+        ("a.glb", bomb(extensionsUsed=["KHR_draco_mesh_compression"]), "without compression"),
+        ("a.glb", bomb(nodes=[{"mesh": 7}]), "this is no GLB file"),
+        ("a.glb", bomb(nodes={"mesh": 7}), "this is no GLB file"),
     ],
 )  # fmt: skip
 def test_what_is_refused(server: Any, name: str, data: bytes, what: str) -> None:
@@ -116,9 +168,45 @@ def test_what_is_refused(server: Any, name: str, data: bytes, what: str) -> None
     assert answer.status == 422 and what in answer.message, answer.body
 
 
-def test_an_obj_loses_its_way_out() -> None:
-    data = checked(".obj", b"mtllib ../../secret.mtl\n  mtllib x\nv 0 0 0\nusemtl a\n")
-    assert data == b"v 0 0 0\nusemtl a\n"
+def test_what_is_no_bomb_is_taken() -> None:
+    assert checked(".glb", bomb()) == bomb()
+    inside = bomb(images=[{"uri": data_uri(picture())}])
+    assert checked(".glb", inside) == inside
+    textured = trimesh.creation.box()
+    uv = np.zeros((len(textured.vertices), 2))
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("RGB", (8, 8)))
+    textured.visual = trimesh.visual.TextureVisuals(uv, material)
+    made = textured.export(file_type="glb")
+    assert isinstance(made, bytes) and checked(".glb", made) == made
+
+
+WAYS_OUT = [
+    b"mtllib secret.mtl\nusemtl a\n",
+    b"  mtllib secret.mtl\n",
+    b"# no line of its own: mtllib secret.mtl\n",
+    b"mtl\\\nlib secret.mtl\n",
+    b"mtl\\\\\n\nlib secret.mtl\n",
+    b"v 0 0 0\rmtllib secret.mtl\n",
+    b"mtlmtlliblib secret.mtl\n",
+    "\ufeffmtllib secret.mtl\n".encode(),
+    "mtllib secret.mtl\n".encode("utf-16"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_an_obj_loses_its_way_out(way: bytes, tmp_path: Path, monkeypatch: Any) -> None:
+    """Its reader asks for no other file, whether or not it can make sense of the rest."""
+    asked = []
+    monkeypatch.setattr(
+        trimesh.resolvers.FilePathResolver, "get", lambda _, name: asked.append(name) or b""
+    )
+    shape = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+    (tmp_path / "a.obj").write_bytes(checked(".obj", way + shape))
+    with suppress(IndexError, ValueError):
+        trimesh.load(tmp_path / "a.obj", force="mesh")
+    assert asked == []
+    with pytest.raises(ConfigError, match="folded"):
+        checked(".obj", b"\\" * 100 + b"\n" * 100)
 
 
 @pytest.mark.parametrize("name", ["upload:..", "upload:" + "0" * 16, "upload:/etc/hostname"])
@@ -156,9 +244,17 @@ def test_others_files_are_not_ones_own(tmp_path: Path) -> None:
         {"reference": str(secret)},
         {"stages.0.scene.mesh": "/etc/hostname"},
         {"prior.path": "/etc"},
+        # Without a slash: a name in the server's own directory, or of a model it would fetch.
+        {"prior.path": "secrets"},
+        {"prior": {"name": "particles", "images": "secrets"}},
+        {"prior": {"name": "diffusers", "model": "gpt2"}},
+        {"prior": {"name": "sdxl", "vae": "gpt2"}},
+        {"prior": {"name": "sdxl", "loras": ["secret.safetensors"]}},
+        {"prior": {"name": "sdxl", "image_prompt": "secret.png", "ip_adapter": "ip-adapter"}},
     ):
-        with pytest.raises(ConfigError, match=r"is no file of yours|prior\.path cannot"):
+        with pytest.raises(ConfigError, match=r"is no file of yours|prior\.\w+ cannot be chosen"):
             jobs.checked(JobRequest("a mug", "texture", 0, "", overrides, "bob"))
+    assert jobs.checked(JobRequest("a mug", "default", 0, "", {"prior": "sdxl"}, "bob"))
 
 
 def test_files_sent_long_ago_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -372,13 +372,13 @@ def with_own_files(config_text: str, directory: Path) -> str:
         PictureError, ConfigError: one cannot be used.
     """
     from dream3d.config import config_to_yaml, load_config_text
-    from systems.own_meshes import keep_meshes, with_own_meshes
+    from systems.own_meshes import keep_meshes, read_meshes, with_own_meshes
     from systems.reference import keep, kept, load_reference
 
     config = load_config_text(config_text)
     reference = load_reference(config.reference)
     keep(reference, directory)
-    keep_meshes(config, directory)
+    keep_meshes(read_meshes(config), directory)
     return config_to_yaml(
         with_own_meshes(replace(config, reference=kept(reference, config.reference)))
     )

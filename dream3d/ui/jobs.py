@@ -1,7 +1,9 @@
 """A user's jobs as the page and the HTTP API see them: the job store, with other people's jobs left out."""
 
+import dataclasses
 import re
 import time
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from dream3d.jobs import ENDED, Job, JobRequest, JobStore
 from dream3d.jobs.records import read_object
 from dream3d.run import resolve_device
 from dream3d.run_directory import RunDirectory, slug
+from dream3d.setting_docs import usual_settings
 from dream3d.ui.command import shell_command
 from dream3d.ui.tasks import Tasks
 from dream3d.ui.uploads import Uploads
@@ -71,18 +74,22 @@ class UserJobs:
         config = check_words(request)
         resolve_device(config.device)
         if request.owner:
-            self._check_files(config, request.owner)
+            self._check_files(config, request.preset, request.owner)
         return request
 
-    def _check_files(self, config: RunConfig, user: str) -> None:
+    def _check_files(self, config: RunConfig, preset: str, user: str) -> None:
         """Where others come in, a setting may name no file of this machine but those they sent."""
         scenes = [stage.scene for stage in config.stages if stage.scene is not None]
         named = [config.reference.image, *(getattr(scene, "mesh", "") for scene in scenes)]
         for path in named:
             if path not in ("", "sphere") and not self.uploads.is_own(path, user):
                 raise ConfigError(f"'{path}' is no file of yours; send it with the form")
-        if getattr(config.prior, "path", ""):
-            raise ConfigError("prior.path cannot be chosen here; ask who runs the server")
+        # Texts of a prior name files and models, which the server would open or fetch; a preset's own are as they are.
+        usual = (usual_settings(type(config.prior)), load_config(preset).prior)
+        for name in file_settings(type(config.prior)):
+            value = getattr(config.prior, name)
+            if value and all(value != getattr(other, name, None) for other in usual):
+                raise ConfigError(f"prior.{name} cannot be chosen here; ask who runs the server")
 
     def get(self, job: str, user: str) -> Job:
         """The job as it stands.
@@ -203,6 +210,14 @@ class UserJobs:
         arguments = ["evaluate", "--no-ceiling", str(directory / "run")]
         if not self.tasks.start(job, "evaluation", arguments, directory / "evaluation.json"):
             raise ConfigError("much is waiting to be measured already; try again later")
+
+
+def file_settings(prior: type) -> list[str]:
+    """The settings of a prior that name files or models: all that are text, or lists of texts."""
+    hints = typing.get_type_hints(prior)
+    texts = (str, list[str], tuple[str, ...])
+    names = [field.name for field in dataclasses.fields(prior) if hints[field.name] in texts]
+    return [name for name in names if name != "precision"]
 
 
 def check_words(request: JobRequest) -> RunConfig:

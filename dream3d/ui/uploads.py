@@ -4,12 +4,9 @@ A file lies at `uploads/ID/` beside the jobs, under a name of the server's, unti
 with it has a copy of its own. What could make its reader open other files is refused or taken out before it is kept.
 """
 
-import io
-import json
 import re
 import secrets
 import shutil
-import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,8 @@ from dream3d.errors import ConfigError
 from dream3d.files import make_directory, write_bytes, write_json
 from dream3d.jobs import JobStore
 from dream3d.jobs.records import read_object
+from dream3d.ui.checked_files import MESHES, PICTURES, checked
 
-MESHES = (".glb", ".obj", ".ply", ".stl")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-MOST_PIXELS = 40_000_000
 MOST_FILES = 200
 KEPT_SECONDS = 3600.0
 """How long a file waits for a run that names it."""
@@ -110,52 +105,3 @@ class Uploads:
             return False
         record = read_object(parent / "upload.json")
         return bool(record) and record["owner"] == user and Path(path).name == record["file"]
-
-
-def checked(suffix: str, data: bytes) -> bytes:
-    """The file's content, without what leads out of it.
-
-    Raises:
-        ConfigError: it is not what its name says, or refers to other files.
-    """
-    if suffix in PICTURES:
-        return _picture(data)
-    if suffix == ".glb":
-        return _glb(data)
-    if suffix == ".obj":
-        # Materials are files of their own, which would be looked for beside it.
-        lines = [line for line in data.split(b"\n") if not line.lstrip().startswith(b"mtllib")]
-        return b"\n".join(lines)
-    if suffix == ".ply" and not data.startswith(b"ply"):
-        raise ConfigError("this is no PLY file; it does not begin with ply")
-    return data
-
-
-def _glb(data: bytes) -> bytes:
-    try:
-        magic, _, _, length, kind = struct.unpack_from("<4sIIII", data)
-        document = json.loads(data[20 : 20 + length]) if magic == b"glTF" else None
-    except (struct.error, ValueError, RecursionError):
-        document, kind = None, 0
-    if not isinstance(document, dict) or kind != 0x4E4F534A:
-        raise ConfigError("this is no GLB file; export the object as binary glTF 2.0")
-    for key in ("buffers", "images"):
-        parts = document.get(key, [])
-        for part in parts if isinstance(parts, list) else [{"uri": ""}]:
-            uri = part.get("uri") if isinstance(part, dict) else ""
-            if uri is not None and not str(uri).startswith("data:"):
-                raise ConfigError("this GLB refers to other files; export it with all in one file")
-    return data
-
-
-def _picture(data: bytes) -> bytes:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
-            width, height = picture.size
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigError("this is no picture that can be read; save it as PNG or JPEG") from error
-    if width * height > MOST_PIXELS:
-        raise ConfigError(f"the picture has {width} x {height} pixels; at most 40 million")
-    return data
