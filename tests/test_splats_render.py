@@ -243,10 +243,11 @@ def test_one_picture_alone_is_differentiated_too(name):
 
 def test_nothing_is_read_that_was_not_written(monkeypatch):
     """Memory is not cleared: also behind an opaque front, where no kernel looks, every gradient is written."""
-    front = random_splats(60, size=-1.5)
+    front = random_splats(60, size=-0.5)
     front.opacity_logits[:] = 5.0
     front.means[:, 2] = 0.6
-    behind = random_splats(60, size=-1.5)
+    behind = random_splats(60, size=-2.5)
+    behind.means[:] *= 0.3
     behind.means[:, 2] = -0.6
     splats = SplatData(
         **{k: torch.cat([v, behind.tensors()[k]]) for k, v in front.tensors().items()}
