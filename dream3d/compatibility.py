@@ -1,8 +1,36 @@
 """What a prior cannot do for a run, said before anything is written."""
 
+from dataclasses import replace
+
 from dream3d.errors import ConfigError, PromptError
 from dream3d.priors.base import Prior
 from systems.base import RunConfig
+
+
+def check_second(config: RunConfig, prior: Prior) -> None:
+    """Refuse a second prior that cannot be asked beside the first.
+
+    Raises:
+        ConfigError, PromptError: as `check_run`, with the second's names; also for a scene of latents.
+    """
+    second = config.second
+    assert second is not None
+    try:
+        if any(getattr(stage.scene, "latent", 0) for stage in config.stages):
+            raise ConfigError(
+                "a scene of latents belongs to one prior; choose scene.latent=0 for two"
+            )
+        # What the first is told to avoid, a second that takes no words is not told.
+        negative = config.negative_prompt if prior.needs_text else ""
+        stages = [second.of(stage) for stage in config.stages]
+        check_run(
+            replace(
+                config, prior=second.prior, stages=stages, negative_prompt=negative, second=None
+            ),
+            prior,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"second: {error}") from error
 
 
 def check_run(config: RunConfig, prior: Prior) -> None:

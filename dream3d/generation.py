@@ -28,10 +28,10 @@ from dream3d.memory import Reductions, is_out_of_memory
 from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
-from dream3d.run import RunResult, resolve_device, run_system
+from dream3d.run import RunResult, load_second, resolve_device, run_system
 from dream3d.run_directory import RunDirectory
 from dream3d.scenes.base import Scene
-from dream3d.train import StepReport
+from dream3d.train import Second, StepReport
 from systems.base import RunConfig, fingerprint
 from systems.own_meshes import keep_meshes, read_meshes, with_own_meshes
 from systems.reference import keep, kept, load_reference
@@ -177,16 +177,19 @@ def generate_run(
             if prompt or prompt is config.prompt:
                 prior.check_prompt(prompt)
         check_run(config, prior)
+        second = load_second(config, prior.device, reference)
     settings = replace(config.reference, sha256=reference.sha256) if reference else config.reference
     config = replace(config, reference=settings)
     if share.rank > 0:
-        return _follow(config, None, should_stop, prior, share)
+        return _follow(config, None, should_stop, prior, share, second)
     written = with_own_meshes(replace(config, reference=kept(reference, settings)))
     run = RunDirectory.create(config.prompt, config_to_yaml(written), out)
     keep(reference, run.path)
     keep_meshes(meshes, run.path)
     with run.locked():
-        return _work(config, run, phases, began, on_step, should_stop, prior, on_event, share)
+        return _work(
+            config, run, phases, began, on_step, should_stop, prior, on_event, share, second
+        )
 
 
 def resume_run(
@@ -226,6 +229,7 @@ def _work(
     prior: Prior | None,
     on_event: OnEvent | None,
     share: ViewShare,
+    second: Second | None = None,
 ) -> GenerationResult:
     """Optimise, export, and keep `result.json` true at every moment. Without a `prior` the run is resumed."""
     resume = prior is None
@@ -244,6 +248,7 @@ def _work(
         "phases": {},
         "versions": versions(),
         "prior": before.get("prior", {}) if prior is None else dict(prior.origin),
+        **({} if config.second is None else {"second": _origin(before, second)}),
         "warnings": [],
         "error": None,
     }
@@ -261,7 +266,9 @@ def _work(
         return run.write_record(record)
 
     try:
-        made = _optimise(config, run, recorder, resume, should_stop, prior, record, on_event, share)
+        made = _optimise(
+            config, run, recorder, resume, should_stop, prior, record, on_event, share, second
+        )
         record["steps"]["done"] = made.steps
         stopped = made.status == "cancelled"
         if stopped:
@@ -289,6 +296,11 @@ def _work(
     return _result(run, written, made.scene)
 
 
+def _origin(before: dict[str, Any], second: Second | None) -> dict[str, str]:
+    """Model and licence of the second prior; of a resumed run, as its record has them."""
+    return before.get("second", {}) if second is None else dict(second.prior.origin)
+
+
 def _optimise(
     config: RunConfig,
     run: RunDirectory,
@@ -299,6 +311,7 @@ def _optimise(
     record: dict[str, Any],
     on_event: OnEvent | None,
     share: ViewShare,
+    second: Second | None = None,
 ) -> RunResult:
     """Run the system; where memory does not suffice, halve something and go on from the last checkpoint.
 
@@ -311,7 +324,7 @@ def _optimise(
         try:
             settings = reductions.apply(config)
             return run_system(
-                settings, run.path, recorder, resume, should_stop, prior, identity, share
+                settings, run.path, recorder, resume, should_stop, prior, identity, share, second
             )
         except (RuntimeError, MemoryError) as error:
             # Several processes would have to step down together; there the first to fail ends them all.
@@ -332,6 +345,7 @@ def _follow(
     should_stop: Callable[[], bool] | None,
     prior: Prior | None,
     share: ViewShare,
+    second: Second | None = None,
 ) -> GenerationResult:
     """Compute this process's share and leave no file; `path` is the run to resume, None a new one."""
     settings = config if path is None else Reductions(path).apply(config)
@@ -341,6 +355,7 @@ def _follow(
         resume=path is not None,
         should_stop=should_stop,
         prior=prior,
+        second=second,
         identity=fingerprint(config),
         share=share,
     )

@@ -17,7 +17,7 @@ from dream3d.checkpoint import (
     restore_optimizer,
 )
 from dream3d.companion import CompanionPair, CompanionTrainer, restore_parameters
-from dream3d.compatibility import check_run
+from dream3d.compatibility import check_run, check_second
 from dream3d.errors import Cancelled, ConfigError
 from dream3d.latent_scenes import with_latent_colors
 from dream3d.parallel import ALONE, ViewShare, check_share
@@ -26,9 +26,9 @@ from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
 from dream3d.scenes.base import Scene
 from dream3d.scenes.splats import Splats
-from dream3d.train import StepReport, TrainState, make_optimizer, train_stage
+from dream3d.train import Second, StepReport, TrainState, make_optimizer, train_stage
 from systems.base import RunConfig, Stage, fingerprint
-from systems.reference import load_reference
+from systems.reference import Reference, load_reference
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,30 @@ def next_scene(
     return stage.scene.create(generator, device)
 
 
+def load_second(
+    config: RunConfig, device: torch.device, reference: Reference | None
+) -> Second | None:
+    """The second prior of a run, shown its picture, with the prompts it can take; None where there is none.
+
+    Raises:
+        PromptError, ModelError, ConfigError: see `dream3d.errors`.
+    """
+    if config.second is None:
+        return None
+    prior = config.second.prior.load(device)
+    check_second(config, prior)
+    prompt, negative = config.prompt, config.negative_prompt
+    if prior.needs_text:
+        for text in filter(None, (prompt, negative)):
+            prior.check_prompt(text)
+    else:
+        prompt, negative = prompt.strip() or "the picture", ""
+    if reference is not None:
+        size = prior.image_size
+        prior = prior.seeing(reference.picture(size, device), reference.settings.camera(size))
+    return Second(config.second, prior, Prompts(prior, prompt, negative))
+
+
 def companion_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     """What a checkpoint keeps of the companion."""
     trainer = state.companion
@@ -173,6 +197,7 @@ def run_system(
     prior: Prior | None = None,
     identity: str | None = None,
     share: ViewShare = ALONE,
+    second: Second | None = None,
 ) -> RunResult:
     """Optimise every stage of `config`; checkpoints go to `run_directory`/checkpoints.
 
@@ -186,6 +211,7 @@ def run_system(
         identity: fingerprint the checkpoints carry; None is that of `config`. A run that memory forced to reduce its
             settings keeps the one it began with.
         share: this process's part where several work on one asset; only the first writes checkpoints.
+        second: an already loaded one to use instead of `config.second`.
 
     Raises:
         PromptError, ModelError, ConfigError, CheckpointError, OutputError, NumericsError: see `dream3d.errors`.
@@ -206,11 +232,12 @@ def run_system(
         if reference is not None:
             size = prior.image_size
             prior = prior.seeing(reference.picture(size, device), reference.settings.camera(size))
+        second = load_second(config, device, reference) if second is None else second
         # Where the picture says it all the prompt may be empty, and still must not mean "no condition".
         prompt = config.prompt if prior.needs_text else config.prompt.strip() or "the picture"
         prompts = Prompts(prior, prompt, config.negative_prompt)
         index, scene, state = _start(config, found, prior, device, share)
-        state.reference = reference
+        state.reference, state.second = reference, second
     spent_before = 0.0 if found is None else found.seconds
     steps_before = [
         sum(stage.steps for stage in config.stages[:i]) for i in range(len(config.stages))

@@ -16,15 +16,32 @@ from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
 from dream3d.prompts import Prompts
+from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import Scene
 from dream3d.surface_noise import Seen
 from guidance.base import Sides, Views, gradient_as_loss
 from guidance.clips import clip_entries, clip_norm, clip_pixels
 from systems.base import Stage
 from systems.reference import Reference
+from systems.second import SecondPrior
 
 PATIENCE = 10
 """Steps in a row whose gradient is not finite before the run is given up."""
+
+
+@dataclass(frozen=True)
+class Second:
+    """A loaded second prior.
+
+    Attributes:
+        settings: how it is asked.
+        prior: asked.
+        prompts: embedded by it.
+    """
+
+    settings: SecondPrior
+    prior: Prior
+    prompts: Prompts
 
 
 @dataclass
@@ -40,6 +57,7 @@ class TrainState:
         skipped: steps in a row that were skipped because a gradient was not finite.
         share: which of a step's views this process renders.
         reference: the picture the object must look like, where there is one.
+        second: another prior that looks at the same renders, where there is one.
     """
 
     step: int
@@ -50,6 +68,7 @@ class TrainState:
     skipped: int = 0
     share: ViewShare = ALONE
     reference: Reference | None = None
+    second: Second | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +143,31 @@ def probe(
         return views
     plain = prompts.plain(cameras, stage.conditioning)
     return replace(views, companion=state.companion.companion, plain=plain)
+
+
+def second_opinion(
+    stage: Stage,
+    state: TrainState,
+    images: Float[Tensor, "B H W 3"],
+    shown: RenderOutput,
+    seen: Seen,
+) -> dict[str, Tensor]:
+    """The weighted loss by which a second prior pulls at the renders; nothing where there is none.
+
+    `images` are the views over their backgrounds, `shown` the same without; gradient reaches the scene through the
+    former.
+    """
+    second, progress = state.second, state.step / stage.steps
+    weight = 0.0 if second is None else second.settings.weight(progress)
+    if second is None or weight == 0.0:
+        return {}
+    own = second.settings.of(stage)
+    z = second.prior.encode(images)
+    views = probe(own, second.prompts, z, seen, replace(state, companion=None))
+    views = views.with_control(control_picture(second.prior.control, shown, seen.cameras))
+    grad = own.guidance(second.prior, views).grad
+    grad = clip_norm(clip_entries(grad, stage.entry_clip(progress)), stage.norm_clip(progress), 1)
+    return {"second": weight * gradient_as_loss(z, grad) / z[0].numel()}
 
 
 def read_out(
@@ -218,8 +262,9 @@ def train_stage(
             guided = stage.guidance(prior, views)
             grad = clip_entries(guided.grad, stage.entry_clip(progress))
             grad = clip_norm(grad, stage.norm_clip(progress), views.condition.views_per_object)
+            also = second_opinion(stage, state, images, shown, seen)
         with phases("backward"):
-            terms = scene.regularisation(output, progress)
+            terms = scene.regularisation(output, progress) | also
             if state.reference is not None and len(looked_at) > len(cameras):
                 terms |= state.reference.losses(output.rgb[-1:], output.alpha[-1:], progress)
             # Per latent entry, so that a regulariser's weight means the same at every resolution.

@@ -20,6 +20,7 @@ from dream3d.time_samplers import TimeSampler, UniformTime
 from guidance.base import Guidance
 from guidance.guiders import Guider
 from systems.reference import ReferenceSettings
+from systems.second import SecondPrior
 
 FORMAT_VERSION = 1
 
@@ -129,6 +130,7 @@ class RunConfig:
         seed: of all randomness, in [0, 2^63).
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
         reference: a picture the object must look like from one side, in every stage.
+        second: another prior that looks at the same renders, or None.
     """
 
     prompt: str
@@ -138,6 +140,7 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    second: SecondPrior | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -151,6 +154,9 @@ class RunConfig:
             )
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; choose an integer in [0, 2^63)")
+        if self.second is not None:
+            for stage in self.stages:
+                self.second.of(stage)  # refuses what does not go together
 
 
 # What may change between a run and its resumption without changing the result. A picture is known by its hash.
@@ -165,7 +171,7 @@ def _described(value: Any) -> Any:
             if f.name == "mesh"
             else _described(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if f.name not in _BYSTANDERS
+            if f.name not in _BYSTANDERS and (f.name, getattr(value, f.name)) != ("second", None)
         }
         return {"class": type(value).__name__, **fields}
     if isinstance(value, list | tuple):

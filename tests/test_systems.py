@@ -68,6 +68,8 @@ def test_a_preset_for_gpus_says_what_it_is(name: str) -> None:
 def test_a_system_runs(name: str, tmp_path: Path) -> None:
     scene = type(load_config(name).stages[0].scene).registered_name  # type: ignore[union-attr]
     settings = {**TINY, **TINY_SCENES[scene], "device": "cpu"}
+    if load_config(name).second is not None:
+        settings["second.prior"] = "gaussian"
     config = load_config(name, settings, prompt="a red mug")
     made = run_system(config, tmp_path)
     assert made.status == "finished"

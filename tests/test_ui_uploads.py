@@ -249,6 +249,7 @@ def test_others_files_are_not_ones_own(tmp_path: Path) -> None:
         {"prior": {"name": "particles", "images": "secrets"}},
         {"prior": {"name": "diffusers", "model": "gpt2"}},
         {"prior": {"name": "sdxl", "vae": "gpt2"}},
+        {"second": {"prior": {"name": "diffusers", "model": "gpt2"}, "guidance": "sds"}},
         {"prior": {"name": "sdxl", "loras": ["secret.safetensors"]}},
         {"prior": {"name": "sdxl", "image_prompt": "secret.png", "ip_adapter": "ip-adapter"}},
     ):

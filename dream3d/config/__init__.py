@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dream3d.config.build import build_component, build_stage, fill
+from dream3d.config.build import build_component, build_second, build_stage, fill
 from dream3d.config.layers import (
     Document,
     apply_overrides,
@@ -160,6 +160,7 @@ def _resolve(
         seed=chosen_seed,
         device=device,
         reference=fill(ReferenceSettings, reference, "reference", "the reference"),
+        second=build_second(document.get("second")),
     )
 
 
@@ -194,7 +195,9 @@ def config_to_yaml(config: RunConfig) -> str:
         "device",
         "prior",
         "reference",
+        "second",
         "stages",
         "format_version",
     )
-    return _HEADER + to_text({key: data[key] for key in order})
+    written = {key: data[key] for key in order if key != "second" or config.second is not None}
+    return _HEADER + to_text(written)

@@ -24,6 +24,7 @@ from dream3d.schedules import Ramp
 from dream3d.time_samplers import TIME_SAMPLERS
 from guidance.base import GUIDANCE, Guidance
 from systems.base import Stage
+from systems.second import SecondPrior
 
 STAGE_COMPONENTS: dict[str, Registry[Any]] = {
     "scene": SCENES,
@@ -240,14 +241,18 @@ def default_name(key: str) -> str | None:
     return None
 
 
-def _plain_stage_schema() -> type:
-    """The part of `Stage` that is not components, as a dataclass of its own, for `fill`."""
-    hints = typing.get_type_hints(Stage)
-    parts = []
-    for field in dataclasses.fields(Stage):
-        if field.name not in STAGE_COMPONENTS:
-            parts.append((field.name, hints[field.name], _default_of(field)))
-    return dataclasses.make_dataclass("StageSettings", parts, frozen=True)
+def _plain_settings(cls: type, data: dict[str, Any], where: str, of: str) -> dict[str, Any]:
+    """The settings of a dataclass that are not components, from what the user wrote of them, the rest at defaults."""
+    hints = typing.get_type_hints(cls)
+    parts = [
+        (field.name, hints[field.name], _default_of(field))
+        for field in dataclasses.fields(cls)
+        if field.name not in COMPONENTS
+    ]
+    schema = dataclasses.make_dataclass(f"{cls.__name__}Settings", parts, frozen=True)
+    given = {key: value for key, value in data.items() if key not in COMPONENTS}
+    filled = fill(schema, given, where, of)
+    return {field.name: getattr(filled, field.name) for field in dataclasses.fields(filled)}
 
 
 def build_stage(data: dict[str, Any], where: str) -> Stage:
@@ -265,10 +270,34 @@ def build_stage(data: dict[str, Any], where: str) -> Stage:
         raise ConfigError(
             f"{where}.guidance is missing; choose one of {', '.join(GUIDANCE.names())}"
         )
-    settings = {key: value for key, value in data.items() if key not in STAGE_COMPONENTS}
-    filled = fill(_plain_stage_schema(), settings, where, "a stage")
-    plain = {field.name: getattr(filled, field.name) for field in dataclasses.fields(filled)}
+    plain = _plain_settings(Stage, data, where, "a stage")
     try:
         return Stage(**components, **plain)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def build_second(data: Any) -> SecondPrior | None:
+    """A run's second prior from its mapping; None where nothing is written.
+
+    Raises:
+        ConfigError: as `fill` and `build_component`; also when the prior or its guidance is missing.
+    """
+    if data is None:
+        return None
+    if not isinstance(data, dict):
+        raise ConfigError(f"second is {data!r}; write {{prior: NAME, guidance: NAME, weight: 1}}")
+    known = [field.name for field in dataclasses.fields(SecondPrior)]
+    check_keys(data, known, "second", "a second prior")
+    components = {}
+    for kind in ("prior", "guidance"):
+        if data.get(kind) is None:
+            names = ", ".join(COMPONENTS[kind].names())
+            raise ConfigError(f"second.{kind} is missing; choose one of {names}")
+        given = {"name": data[kind]} if isinstance(data[kind], str) else data[kind]
+        components[kind] = build_component(kind, given, f"second.{kind}")
+    plain = _plain_settings(SecondPrior, data, "second", "a second prior")
+    try:
+        return SecondPrior(**components, **plain)
+    except ConfigError as error:
+        raise ConfigError(f"second: {error}") from error

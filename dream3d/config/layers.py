@@ -22,7 +22,7 @@ from dream3d.config.plain_yaml import parse_value, read_mapping_file
 from dream3d.errors import ConfigError
 from dream3d.registry import suggestion
 
-RUN_KEYS = ("prior", "seed", "device", "reference")
+RUN_KEYS = ("prior", "seed", "device", "reference", "second")
 TEXT_KEYS = {
     "prompt": 'it is the argument of the command: dream3d generate "a red mug"',
     "negative_prompt": "it has an option of its own: --negative",
@@ -112,6 +112,8 @@ def normalised_components(document: Document) -> Document:
     }
     if isinstance(written.get("reference"), str):
         written["reference"] = {"image": written["reference"]}
+    if isinstance(written.get("second"), dict):
+        written["second"] = normalised_components(written["second"])
     stages = written.get("stages")
     if isinstance(stages, list):
         written["stages"] = [

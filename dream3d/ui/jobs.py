@@ -13,6 +13,7 @@ from dream3d.config import load_config, load_config_file
 from dream3d.errors import ConfigError, Dream3DError, PromptError
 from dream3d.jobs import ENDED, Job, JobRequest, JobStore
 from dream3d.jobs.records import read_object
+from dream3d.priors.base import PriorConfig
 from dream3d.run import resolve_device
 from dream3d.run_directory import RunDirectory, slug
 from dream3d.setting_docs import usual_settings
@@ -85,11 +86,11 @@ class UserJobs:
             if path not in ("", "sphere") and not self.uploads.is_own(path, user):
                 raise ConfigError(f"'{path}' is no file of yours; send it with the form")
         # Texts of a prior name files and models, which the server would open or fetch; a preset's own are as they are.
-        usual = (usual_settings(type(config.prior)), load_config(preset).prior)
-        for name in file_settings(type(config.prior)):
-            value = getattr(config.prior, name)
-            if value and all(value != getattr(other, name, None) for other in usual):
-                raise ConfigError(f"prior.{name} cannot be chosen here; ask who runs the server")
+        plain = load_config(preset)
+        check_prior_texts(config.prior, plain.prior, "prior")
+        if config.second is not None:
+            other = None if plain.second is None else plain.second.prior
+            check_prior_texts(config.second.prior, other, "second.prior")
 
     def get(self, job: str, user: str) -> Job:
         """The job as it stands.
@@ -283,3 +284,12 @@ def _matches(job: Job, words: Iterable[str]) -> bool:
     request = job.request
     text = f"{request.prompt} {request.preset} {job.state} {request.overrides} {job.id}".lower()
     return all(word in text for word in words)
+
+
+def check_prior_texts(prior: PriorConfig, own: PriorConfig | None, key: str) -> None:
+    """Refuse texts that are neither the usual ones of such a prior nor those of the preset's `own`."""
+    for name in file_settings(type(prior)):
+        value = getattr(prior, name)
+        usual = (usual_settings(type(prior)), own)
+        if value and all(value != getattr(other, name, None) for other in usual):
+            raise ConfigError(f"{key}.{name} cannot be chosen here; ask who runs the server")
