@@ -9,17 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from dream3d.batch.exports import make_exports, read_formats
 from dream3d.batch.lines import Line, read_lines, seed_list
 from dream3d.batch.plan import Defaults, make_plan, shard
 from dream3d.batch.run import Batch, Row
 from dream3d.batch.slurm import parameters
 from dream3d.batch.summary import contact_html, results_csv
 from dream3d.cli.main import main
-from dream3d.errors import ConfigError
+from dream3d.errors import AssetError, ConfigError
+from dream3d.export.formats.base import FORMATS, export_name
 from dream3d.jobs import Job, JobStore
 
 PATIENCE = 900.0
@@ -215,6 +218,37 @@ def test_a_batch_and_the_same_again(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert again["items"][0] == said["items"][0], "nothing was made again"
     assert asset.stat().st_mtime_ns == before
     assert f'src="jobs/{job}/run/preview.png"' in (out / "contact.html").read_text()
+
+
+def test_finished_assets_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and only what is done; what cannot be made is told and stops nothing."""
+    made: list[str] = []
+
+    def encode(asset: Any, name: str, path: Path, options: Any) -> None:
+        if name == "stl":
+            raise AssetError("no surface")
+        made.append(path.name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+
+    monkeypatch.setattr("dream3d.batch.exports.load_asset", lambda path: path)
+    monkeypatch.setattr("dream3d.batch.exports.export_asset", encode)
+    store = JobStore(tmp_path / "jobs", queue_limit=None)
+    plan = make_plan([Line(1, "a duck"), Line(2, "a cat")], Defaults("gaussian"))
+    rows = [Row(item) for item in plan]
+    for row, state in zip(rows, ("done", "failed"), strict=True):
+        assert row.item.request is not None
+        store.submit(row.item.request, {}, row.item.job, start=False)
+        row.job = Job(row.item.job, state, row.item.request, 0.0, 1.0)
+    formats = read_formats("glb, stl,usdz" if FORMATS["usdz"].missing() is None else "glb,stl,ply")
+    make_exports(rows, store, formats)
+    make_exports(rows, store, formats)
+    assert made == [export_name(name) for name in formats if name != "stl"]
+    assert rows[0].exports == tuple(made) and rows[1].exports == ()
+    assert rows[0].message == "stl: no surface"
+    assert f'href="jobs/{plan[0].job}/exports/export-glb.glb"' in contact_html(rows)
+    with pytest.raises(ConfigError, match="--export names 'doc'; choose from"):
+        read_formats("doc")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The HTTP API: a job's whole life over it, the documented client, and a command that means the same run."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dre
 from ui_support import ask, serving, submit, wait
 
 from dream3d.config import load_config
+from dream3d.export.formats.base import CHANNELS, LIMITS, ExportOptions
 from dream3d.jobs import JobRequest
 from dream3d.ui.command import shell_command
 from dream3d.ui.words import check_prompt
@@ -128,3 +130,13 @@ def test_a_preset_for_gpus_is_refused_where_there_is_none(
     assert gpu == {"gpu-fast", "gpu-balanced", "gpu-quality"}
     answer = ask(server, "POST", "/api/form", {"prompt": "a mug", "preset": "gpu-fast"})
     assert answer.status == 422 and answer.message.startswith("device is 'cuda'")
+
+
+def test_the_options_of_exports_are_those_of_the_command(server: Any) -> None:
+    job = submit(server, "a mug")
+    options = ask(server, "GET", f"/api/jobs/{job}/exports").json["options"]
+    found = {option["path"]: option for option in options}
+    assert list(found) == [field.name for field in dataclasses.fields(ExportOptions)]
+    assert (found["faces"]["low"], found["faces"]["high"]) == LIMITS["faces"]
+    assert found["channel"]["choices"] == list(CHANNELS) and found["watertight"]["kind"] == "switch"
+    assert all(option["help"] for option in options)

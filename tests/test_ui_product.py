@@ -66,6 +66,15 @@ def test_every_format_is_made_and_saved_and_the_run_measured(
         assert not told.count(), told.first.inner_text()
         content = saved(tab, link)
         assert len(content) > 100 and content.startswith(BEGINNINGS.get(name, b"")), name
+    link = tab.locator(".d-formats a[data-format='glb']")
+    before = len(saved(tab, link))
+    tab.locator(".d-options summary").click()
+    tab.get_by_label("Texture size").fill("64")
+    again = tab.get_by_role("button", name="Make anew glb")
+    again.click()
+    again.wait_for(state="detached", timeout=SLOW)
+    link.wait_for(timeout=SLOW)
+    assert len(saved(tab, link)) < before, "a smaller texture"
     tab.locator(".d-details .d-table").wait_for(timeout=SLOW)
     assert ask(server, "GET", f"/api/jobs/{job}/details").json["evaluation"]
 

@@ -25,11 +25,15 @@ class Row:
         item: of the plan.
         job: None until it was submitted, and for items that cannot be.
         over: nothing more will be done about it in this batch.
+        exports: files beside the run, made by `dream3d.batch.exports`.
+        export_problem: why one could not be made, or empty.
     """
 
     item: Item
     job: Job | None = None
     over: bool = False
+    exports: tuple[str, ...] = ()
+    export_problem: str = ""
 
     @property
     def state(self) -> State:
@@ -41,7 +45,8 @@ class Row:
     @property
     def message(self) -> str:
         """What is wrong, or empty."""
-        return self.item.problem or (self.job.message if self.job is not None else "")
+        told = self.item.problem or (self.job.message if self.job is not None else "")
+        return told or self.export_problem
 
 
 class Batch:

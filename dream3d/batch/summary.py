@@ -134,8 +134,11 @@ def _article(row: Row, whole: Path | None) -> str:
             picture = f'<img src="{source}" alt="eight views of {prompt}" loading="lazy">'
         names = [name for name in row.job.files if name.startswith(("asset.", "turntable."))]
         names = names if whole is None else []
+        places = [f"{run}/{name}" for name in sorted(names)]
+        places += [f"jobs/{row.item.job}/exports/{name}" for name in row.exports]
         links = " ".join(
-            f'<a href="{run}/{html.escape(name)}">{html.escape(name)}</a>' for name in sorted(names)
+            f'<a href="{html.escape(place)}">{html.escape(place.rpartition("/")[2])}</a>'
+            for place in places
         )
     words = f"<h2>{prompt}</h2><p>{html.escape(about)}</p>"
     words += f"<p>{message}</p>" if message else ""

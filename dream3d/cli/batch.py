@@ -39,6 +39,7 @@ def add_options(name: str, parser: Parser) -> Command:
     add("--shard", default="1/1", metavar="i/n", help="only every n-th asset, from the i-th on")
     add("--ray", metavar="ADDRESS", help="on a Ray cluster; `local` starts one here")
     add("--slurm", nargs="?", const="", metavar="key=value,...", help="as SLURM array, by submitit")
+    add("--export", default="", metavar="F,F", help="formats (`dream3d list formats`) to write too")
     add("--quiet", action="store_true", help="no table")
     return run
 
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     """Plan, work, sum up."""
     if not arguments.quiet:
         say("planning")
+    from dream3d.batch.exports import make_exports, read_formats
     from dream3d.batch.lines import read_lines, seed_list, setting_mapping
     from dream3d.batch.plan import Defaults, make_plan, shard
     from dream3d.batch.run import Batch
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     from dream3d.files import make_directory
     from dream3d.jobs import JobStore
 
+    formats = read_formats(arguments.export)
     out = arguments.out or Path("outputs") / _name(arguments.file)
     overrides = setting_mapping([*arguments.overrides, *arguments.literal])
     seeds = seed_list(arguments.seeds)
@@ -68,11 +71,14 @@ def run(arguments: argparse.Namespace) -> Outcome:
     table = Table(arguments.quiet)
     with stop.listening():
         finished = _work(arguments, batch, table, stop)
+        own = [row for row in batch.rows if row.item.job in mine]
+        make_exports(own, store, formats, stop)
     table.end(batch)
     write_summary(batch.rows, out)
     data = {"directory": str(out), "status": "done" if finished else "cancelled", **_data(batch)}
     status = 0 if finished else 128 + (stop.signal or 2)
-    if finished and any(row.state != "done" and row.item.job in {*mine, ""} for row in batch.rows):
+    failed = [row for row in batch.rows if row.state != "done" or row.export_problem]
+    if finished and any(row.item.job in {*mine, ""} for row in failed):
         data["status"], status = "failed", 2
     return Outcome(data, f"{counts(batch.rows)}\n{out / 'contact.html'}", status)
 
@@ -123,6 +129,7 @@ def _data(batch: "Batch") -> dict[str, Any]:
             "message": row.message,
             "attempts": row.job.attempts if row.job else 0,
             "directory": str(batch.store.root / row.item.job / "run") if row.job else None,
+            "exports": list(row.exports),
         }
         for row in batch.rows
     ]

@@ -13,7 +13,7 @@ import dream3d
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.jobs import JobRequest
 from dream3d.ui.batches import FILES, Batches
-from dream3d.ui.exports import list_exports, make_export
+from dream3d.ui.exports import export_options, list_exports, make_export
 from dream3d.ui.filled import filled_from, form_data, read_form
 from dream3d.ui.form import PARTS
 from dream3d.ui.history import Pace
@@ -266,7 +266,8 @@ def _add_files(api: APIRouter, jobs: UserJobs) -> None:
 
     @api.get("/jobs/{job}/exports")
     def exports(request: Request, job: str) -> JSONResponse:
-        return _answer({"exports": list_exports(jobs, job, _user(request))})
+        found = list_exports(jobs, job, _user(request))
+        return _answer({"exports": found, "options": export_options()})
 
     @api.post("/jobs/{job}/exports/{name}")
     async def export(request: Request, job: str, name: str) -> JSONResponse:

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from dream3d.errors import ConfigError
-from dream3d.export.formats.base import FORMATS, ExportOptions
+from dream3d.export.formats.base import FORMATS, ExportOptions, export_name
+from dream3d.ui.form import fields_of
 from dream3d.ui.jobs import UserJobs
 
 HTML_VIEW = "html"
 
 
-def export_name(name: str) -> str:
-    """The file of a format among a job's exports."""
-    return f"export-{name}.{FORMATS[name].file_name.partition('.')[2]}"
+def export_options() -> list[dict[str, Any]]:
+    """What can be chosen about a file, as the form describes its settings."""
+    return [field.as_data() for field in fields_of(ExportOptions())]
 
 
 def list_exports(jobs: UserJobs, job: str, user: str) -> list[dict[str, Any]]:

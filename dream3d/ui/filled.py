@@ -13,7 +13,6 @@ from dream3d.jobs import Job, JobRequest
 from dream3d.run import resolve_device
 from dream3d.ui.form import (
     PARTS,
-    RAMP_HELP,
     Field,
     changed_settings,
     chosen_config,
@@ -133,7 +132,7 @@ def _group(name: str, config: RunConfig, fields: list[Field]) -> dict[str, Any]:
         "name": name,
         "title": f"{TITLES[name]}: {chosen}" if chosen else TITLES[name],
         "origin": _origin(chosen) if name == "guidance" else None,
-        "fields": [_field(field) for field in fields],
+        "fields": [field.as_data() for field in fields],
     }
 
 
@@ -141,20 +140,6 @@ def _group(name: str, config: RunConfig, fields: list[Field]) -> dict[str, Any]:
 def _origin(guidance: str) -> dict[str, str]:
     entry = next(entry for entry in entries("guidance") if entry["name"] == guidance)
     return {key: entry[key] for key in ("summary", "formula", "paper")}
-
-
-def _field(field: Field) -> dict[str, Any]:
-    allowed = field.allowed
-    return {
-        "path": field.path,
-        "label": field.label,
-        "kind": field.kind,
-        "value": field.value,
-        "help": f"{field.info} {RAMP_HELP}" if field.kind == "ramp" else field.info,
-        "choices": list(field.choices),
-        "low": allowed.low,
-        "high": allowed.high,
-    }
 
 
 def filled_from(job: Job, jobs: UserJobs) -> dict[str, Any]:

@@ -68,6 +68,19 @@ class Field:
             parts.append(f"Allowed: {self.allowed.text()}.")
         return " ".join(part for part in parts if part)
 
+    def as_data(self) -> dict[str, Any]:
+        """For the page, in JSON types."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "kind": self.kind,
+            "value": self.value,
+            "help": f"{self.info} {RAMP_HELP}" if self.kind == "ramp" else self.info,
+            "choices": list(self.choices),
+            "low": self.allowed.low,
+            "high": self.allowed.high,
+        }
+
 
 def chosen_config(preset: str, parts: Mapping[str, str | None] | None = None) -> RunConfig:
     """A preset with other parts in it, each at its own defaults.
@@ -110,13 +123,23 @@ def form_fields(config: RunConfig) -> dict[str, list[Field]]:
             continue
         part: Any = config.prior if group == "prior" else getattr(stage, group)
         if part is not None:
-            names = [f.name for f in dataclasses.fields(part) if f.init]
-            groups[group] = [_field(part, name, f"{group}.{name}") for name in names]
+            groups[group] = fields_of(part, f"{group}.")
     return {
         group: kept
         for group, fields in groups.items()
         if (kept := [f for f in fields if f"{group}.{f.name}" not in ELSEWHERE])
     }
+
+
+def fields_of(part: Any, prefix: str = "") -> list[Field]:
+    """All settings of a dataclass.
+
+    Args:
+        part: an instance; its values are what the controls show.
+        prefix: of the paths.
+    """
+    names = [field.name for field in dataclasses.fields(part) if field.init]
+    return [_field(part, name, f"{prefix}{name}") for name in names]
 
 
 def _field(part: Any, name: str, path: str) -> Field:

@@ -98,3 +98,8 @@ class Format(ABC):
 
 
 FORMATS: Registry[Format] = Registry("format", "dream3d.export.formats")
+
+
+def export_name(name: str) -> str:
+    """The file of a format among a job's `exports`, beside what its run made itself."""
+    return f"export-{name}.{FORMATS[name].file_name.partition('.')[2]}"
