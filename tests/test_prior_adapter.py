@@ -7,19 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from tiny_pipelines import save_tiny
 from tiny_prior import TINY, tiny_components
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.diffusion import per_sample
 from dream3d.errors import ConfigError, ModelError, PromptError
-from dream3d.priors.base import Condition
+from dream3d.priors.base import Condition, Prior
 from dream3d.priors.embedded import MANIFEST, EmbeddedConfig, read_manifest, write_manifest
 from dream3d.priors.latent.build import learn_merges
 from dream3d.priors.latent.camera_encoder import camera_features
 from dream3d.priors.latent.components import Components, load_components, save_components
 from dream3d.priors.latent.diffusers_prior import DiffusersPrior
 from dream3d.priors.latent.embedded_prior import EmbeddedPrior
+from dream3d.priors.pipelines.opening import open_prior
+from dream3d.priors.pipelines.parts import partial_pipeline
+from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
+from dream3d.priors.pipelines.table import STABLE_DIFFUSION
+from dream3d.priors.pipelines.text import TextEmbedder
 from dream3d.world.freeze import FROZEN_HASH
 from dream3d.world.grammar import VOCABULARY
 
@@ -274,3 +280,43 @@ def test_unlisted_directories_are_checked_too(
         (saved / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError):
         load_components(saved, CPU)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The adapter over pipelines (docs/architecture.md, "Two adapters over diffusers")
+
+
+def assert_alike(one: Prior, other: Prior, words: list[str]) -> None:
+    """The same numbers to the last bit, from words and pictures to a prediction and back."""
+    tokens, others = one.embed(words), other.embed(words)
+    assert torch.equal(tokens, others)
+    assert (one.latent_shape, one.image_size) == (other.latent_shape, other.image_size)
+    images = torch.rand(len(words), 20, 20, 3, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(one.encode(images), other.encode(images))
+    z = torch.randn(len(words), *one.latent_shape, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(one.decode(z), other.decode(z))
+    t = torch.linspace(0.1, 0.9, len(words))
+    a, b = one.predict(z, t, Condition(tokens)), other.predict(z, t, Condition(others))
+    assert a.kind == b.kind and torch.equal(a.value, b.value) and torch.equal(a.eps, b.eps)
+
+
+def test_both_adapters_read_one_directory_of_stable_diffusion_alike(tmp_path: Path) -> None:
+    save_tiny("StableDiffusionPipeline", tmp_path)
+    ours = DiffusersPrior(load_components(tmp_path, CPU), CPU)
+    assert_alike(ours, open_prior(tmp_path, CPU), ["a red mug", "", "a car"])
+
+
+def test_the_embedded_models_parts_make_the_same_prior_in_the_pipelines_adapter(
+    components: Components, prior: EmbeddedPrior
+) -> None:
+    """Told words only; of cameras the other adapter knows nothing."""
+    given = {"text_encoder": components.text_encoder, "tokenizer": components.tokenizer}
+    text = TextEmbedder(
+        STABLE_DIFFUSION, lambda: partial_pipeline(STABLE_DIFFUSION, {}, given), CPU
+    )
+    parts = PipelineParts(
+        STABLE_DIFFUSION, components.unet, components.vae, components.scheduler, text
+    )
+    plain = DiffusersPrior(components, CPU)
+    assert_alike(plain, PipelinePrior(parts, CPU), ["a red cube", ""])
+    assert torch.equal(plain.embed(["a red cube"]), prior.embed(["a red cube"]))
