@@ -1,12 +1,15 @@
-"""Kill -9 of workers, a watching client and the batch, at twenty random moments: nothing is lost or made twice."""
+"""Kill -9 of workers, the web server and the batch, at twenty random moments: nothing is lost or made twice."""
 
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +24,8 @@ from dream3d.jobs.lease import Lease
 from dream3d.jobs.process import is_alive
 from dream3d.run_directory import RunDirectory
 
+pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dream3d[ui]'")
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="signals and sessions are POSIX"),
@@ -29,21 +34,10 @@ pytestmark = [
 PATIENCE = 600.0
 """Seconds to wait for a state; the machine may be busy."""
 
-KILLS = {"worker": 10, "client": 5, "batch": 5}
+KILLS = {"worker": 10, "ui": 5, "batch": 5}
 STEPS = 60
 PROMPTS = ("a duck", "a cat", "a mug", "a car")
 SETTINGS = {"scene": "canvas", "steps": STEPS, "checkpoint_every": 4, "preview_every": 20}
-
-CLIENT = """
-import sys, time
-from pathlib import Path
-from dream3d.jobs import JobStore
-store = JobStore(Path(sys.argv[1]), queue_limit=None)
-while True:
-    store.tend()
-    store.list_jobs()
-    time.sleep(0.05)
-"""
 
 UNDISTURBED = """
 import json, sys
@@ -78,8 +72,13 @@ def steps_done(run: Path) -> int:
         return 0
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 class Chaos:
-    """A batch, a client that watches it, and what it takes to kill either or a worker.
+    """A batch, a web server over the same jobs that gets some of its own, and what it takes to kill either or a worker.
 
     Args:
         directory: of the test.
@@ -91,27 +90,59 @@ class Chaos:
         self.processes: dict[str, subprocess.Popen] = {}
         self.prompts = list(PROMPTS)
         self.file.write_text("\n".join(self.prompts))
+        self.port = free_port()
+        self.sent: dict[str, str] = {}
 
     def alive(self, who: str) -> subprocess.Popen:
-        """The batch or the client, begun (again) when it is gone."""
+        """The batch or the web server, begun (again) when it is gone."""
         if who not in self.processes or self.processes[who].poll() is not None:
             batch = ["-m", "dream3d.cli.main", "batch", str(self.file), "--out", str(self.out)]
             batch += ["--quiet", "--preset", "gaussian", "--retries", "1000"]
             batch += [f"{key}={value}" for key, value in SETTINGS.items()]
-            client = ["-c", CLIENT, str(self.store.root)]
-            self.processes[who] = spawn(*(batch if who == "batch" else client))
+            ui = ["-m", "dream3d.cli.main", "ui", "--root", str(self.store.root)]
+            ui += ["--port", str(self.port)]
+            self.processes[who] = spawn(*(batch if who == "batch" else ui))
         return self.processes[who]
 
+    def ask_for(self, prompt: str) -> None:
+        """Queue a job over HTTP as soon as the server answers; what it promised must be there whatever follows."""
+        body = {"prompt": prompt, "preset": "gaussian", "settings": SETTINGS}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/jobs",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+
+        def answered() -> bool:
+            self.alive("ui")
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                    self.sent[json.load(answer)["job"]["id"]] = prompt
+            except urllib.error.URLError:
+                time.sleep(0.1)
+                return False
+            return True
+
+        until(answered, "the web server to take a job")
+
     def kill(self, who: str) -> None:
-        """SIGKILL the batch or the client."""
+        """SIGKILL the batch or the web server."""
         # One and the same process: asked for again it might be a new one, for which one would wait for ever.
         process = self.alive(who)
         process.kill()
         process.wait(PATIENCE)
 
     def over(self) -> bool:
-        """Whether the batch has ended well; one that was killed is begun again."""
-        return self.processes["batch"].poll() == 0 or self.alive("batch").poll() == 0
+        """Whether the batch has ended well and the server's jobs are done; what was lost is begun again.
+
+        The batch resumes its own jobs; those of the page wait for somebody to press Resume.
+        """
+        for job in self.sent:
+            if self.store.state(job) == "lost":
+                self.store.resume(job)
+        self.alive("ui")
+        ended = self.processes["batch"].poll() == 0 or self.alive("batch").poll() == 0
+        return ended and all(self.store.state(job) == "done" for job in self.sent)
 
     def worker_at(self, step: int) -> Lease:
         """Wait for a worker that has done `step` steps, at 0 perhaps while it loads."""
@@ -119,14 +150,14 @@ class Chaos:
 
         def look() -> bool:
             self.alive("batch")
-            self.alive("client")
+            self.alive("ui")
             jobs = self.store.ids()
             for job in jobs:
                 lease = self.store.worker(job)
                 if lease is not None and steps_done(self.store.run_path(job)) >= step:
                     found.append(lease)
                     return True
-            queued = len(jobs) == len(self.prompts)
+            queued = len(jobs) == len(self.prompts) + len(self.sent)
             if queued and all(self.store.state(job) == "done" for job in jobs):
                 # Faster than the killer: there must be somebody left to kill. One more at a time: a batch takes
                 # seconds to begin, and until it has, all of those that are there are still done.
@@ -142,7 +173,7 @@ class Chaos:
         """Prompts by the id of their job."""
         lines = [Line(number, prompt) for number, prompt in enumerate(self.prompts)]
         items = make_plan(lines, Defaults("gaussian", overrides=SETTINGS))
-        return {item.job: item.prompt for item in items}
+        return {item.job: item.prompt for item in items} | self.sent
 
     def end(self) -> None:
         """Leave no process behind."""
@@ -165,11 +196,14 @@ def test_twenty_kills(tmp_path: Path) -> None:
                     os.kill(worker.pid, signal.SIGKILL)
                 until(lambda: not is_alive(worker.pid, worker.began), "the worker's death")  # noqa: B023
             else:
+                if victim == "ui":
+                    chaos.ask_for(f"sent {len(chaos.sent)}")
                 chaos.kill(victim)
         until(chaos.over, "the batch to end")
     finally:
         chaos.end()
     plan = chaos.plan()
+    assert len(moments) == 20 and len(chaos.sent) == KILLS["ui"]
     assert sorted(chaos.store.ids()) == sorted(plan), "no job lost, none invented"
     compare(chaos.store, plan, tmp_path / "undisturbed")
 

@@ -140,6 +140,29 @@ def test_normals_are_smooth_across_the_seams_of_a_texture() -> None:
     np.testing.assert_allclose(made.normals, made.vertices, atol=0.04)
 
 
+def test_files_tell_where_they_come_from(asset: Asset, tmp_path: Path) -> None:
+    """Program, prompt, prior, licence and seed, as data; what a prompt holds is never a line of its own."""
+    known = asset.about.known()
+    data = encoded(asset, "glb")
+    document = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    extras = document["asset"]["extras"]
+    assert {key: extras[key] for key in known} == known and known["prompt"] == EVIL
+    assert document["asset"]["copyright"].endswith("under Apache-2.0")
+    text = zipfile.ZipFile(io.BytesIO(encoded(asset, "obj"))).read("asset.obj").decode()
+    lines = text.splitlines()
+    assert lines[0].startswith("# dream3d") and "# seed: 3" in lines
+    assert [line.startswith("# prompt: a ") for line in lines].count(True) == 1
+    assert not [line for line in lines if line.startswith("v 9 9 9")]
+    if FORMATS["usdz"].missing() is None:
+        from pxr import Usd
+
+        (tmp_path / "asset.usdz").write_bytes(encoded(asset, "usdz"))
+        stage = Usd.Stage.Open(str(tmp_path / "asset.usdz"))
+        assert dict(stage.GetRootLayer().customLayerData) == {
+            key: str(value) for key, value in known.items()
+        }
+
+
 def broken(kind: str) -> ColoredMesh:
     mesh = axes_mesh()
     vertices, faces = mesh.vertices.copy(), mesh.faces
