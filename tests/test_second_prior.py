@@ -17,6 +17,7 @@ from dream3d.compatibility import check_second
 from dream3d.config import config_to_yaml, load_config, load_config_text
 from dream3d.diffusion import per_sample
 from dream3d.errors import ConfigError
+from dream3d.export.run import about_run
 from dream3d.generation import generate_run
 from dream3d.phases import Phases
 from dream3d.picture_file import write_picture
@@ -162,6 +163,12 @@ def test_it_is_written_out_and_read_back_and_tells_runs_apart() -> None:
     short = load_config("magic123", {"second.prior": "gaussian", "second.weight": 3}, prompt="x")
     assert short.second is not None and short.second.weight == constant(3.0)
     assert isinstance(short.second.prior, GaussianConfig)
+
+
+def test_an_asset_tells_both_models_and_licences() -> None:
+    about = about_run(load_config("magic123", {"second.prior": "stable-zero123"}, prompt="x"))
+    assert about.prior == "stable-diffusion; stable-zero123"
+    assert about.license is not None and "Non-Commercial" in about.license
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,12 @@ def load_asset(directory: Path | str) -> Asset:
 
 
 def about_run(config: RunConfig) -> About:
-    """Where a run's asset comes from, as far as its configuration tells."""
-    prior = config.prior
+    """Where a run's asset comes from, as far as its configuration tells; of two priors, both."""
+    priors = [config.prior] if config.second is None else [config.prior, config.second.prior]
 
     def told(name: str) -> str | None:
-        value = getattr(prior, name, None)
-        return value if isinstance(value, str) and value else None
+        values = [getattr(prior, name, None) for prior in priors]
+        return "; ".join(v for v in values if isinstance(v, str) and v) or None
 
     return About(
         config.prompt, told("registered_name"), told("model"), told("license"), config.seed
