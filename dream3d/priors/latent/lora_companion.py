@@ -78,13 +78,14 @@ class LoraCompanion(Companion):
     def __init__(self, prior: HasNetwork, rank: int, seed: int, name: str = ADAPTER) -> None:
         self.prior, self.name = prior, name
         self.unet = prior.network
-        if name in getattr(self.unet, "peft_config", {}):
-            for layer in updated_layers(self.unet):
-                layer.delete_adapter(name)
-            del self.unet.peft_config[name]
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # PEFT warns of a second adapter, which a pair of companions is.
+            # PEFT warns of a second adapter, which a pair of companions is, and of one deleted beside it.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            warnings.filterwarnings("ignore", message="Adapter .* was active")
+            if name in getattr(self.unet, "peft_config", {}):
+                for layer in updated_layers(self.unet):
+                    layer.delete_adapter(name)
+                del self.unet.peft_config[name]
             torch.manual_seed(seed)
             inject_adapter_in_model(
                 LoraConfig(r=rank, lora_alpha=rank, target_modules=update_targets(self.unet)),
