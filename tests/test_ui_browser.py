@@ -154,7 +154,7 @@ def test_a_setting_outlives_another_choice_of_part(
     tab = open_tab()
     tab.locator("summary", has_text="Guidance: sds").click()
     tab.get_by_label("Cfg scale").fill("42")
-    tab.get_by_label("Rescale").fill("0.25")
+    tab.locator("#setting-guidance-rescale").fill("0.25")  # the guider has a rescale too
     expect(tab.locator("[data-group=guidance] summary")).to_contain_text("2 changed")
     tab.get_by_label("Guidance", exact=True).select_option("ism")
     expect(tab.locator("[data-group=guidance] summary")).to_contain_text("Guidance: ism")
