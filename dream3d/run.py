@@ -165,16 +165,25 @@ def load_second(
         return None
     prior = config.second.prior.load(device)
     check_second(config, prior)
-    prompt, negative = config.prompt, config.negative_prompt
+    negative = config.negative_prompt if prior.needs_text else ""
     if prior.needs_text:
-        for text in filter(None, (prompt, negative)):
+        for text in filter(None, (config.prompt, negative)):
             prior.check_prompt(text)
-    else:
-        prompt, negative = prompt.strip() or "the picture", ""
-    if reference is not None:
-        size = prior.image_size
-        prior = prior.seeing(reference.picture(size, device), reference.settings.camera(size))
-    return Second(config.second, prior, Prompts(prior, prompt, negative))
+    prior = _shown(prior, reference, device)
+    return Second(config.second, prior, Prompts(prior, _words(config.prompt, prior), negative))
+
+
+def _shown(prior: Prior, reference: Reference | None, device: torch.device) -> Prior:
+    """The prior that has seen the run's picture, where there is one."""
+    if reference is None:
+        return prior
+    size = prior.image_size
+    return prior.seeing(reference.picture(size, device), reference.settings.camera(size))
+
+
+def _words(prompt: str, prior: Prior) -> str:
+    """Where the picture says it all the prompt may be empty, and still must not mean "no condition"."""
+    return prompt if prior.needs_text else prompt.strip() or "the picture"
 
 
 def companion_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
@@ -229,13 +238,9 @@ def run_system(
         check_run(config, prior)
         check_share(config, share)
         reference = load_reference(config.reference)
-        if reference is not None:
-            size = prior.image_size
-            prior = prior.seeing(reference.picture(size, device), reference.settings.camera(size))
+        prior = _shown(prior, reference, device)
         second = load_second(config, device, reference) if second is None else second
-        # Where the picture says it all the prompt may be empty, and still must not mean "no condition".
-        prompt = config.prompt if prior.needs_text else config.prompt.strip() or "the picture"
-        prompts = Prompts(prior, prompt, config.negative_prompt)
+        prompts = Prompts(prior, _words(config.prompt, prior), config.negative_prompt)
         index, scene, state = _start(config, found, prior, device, share)
         state.reference, state.second = reference, second
     spent_before = 0.0 if found is None else found.seconds

@@ -108,9 +108,8 @@ class _Rasterize(torch.autograd.Function):
                 binning.shares(np.diff(lists.tile_start), workers), image, depth, alpha, used,
             )  # fmt: skip
         ctx.kept, ctx.has_offset = (scene, colors, lists, used), offset is not None
-        ctx.set_materialize_grads(
-            False
-        )  # what nobody uses gets no gradient instead of a picture of zeros
+        # What nobody uses gets no gradient instead of a picture of zeros.
+        ctx.set_materialize_grads(False)
         radii = torch.from_numpy(lists.radii)
         ctx.mark_non_differentiable(radii)
         outputs = [torch.from_numpy(value) for value in (image, depth[..., None], alpha[..., None])]

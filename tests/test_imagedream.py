@@ -12,7 +12,8 @@ import torch
 import transformers
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from test_mvdream import ByHand, asked, views
+from test_mvdream import PUBLISHED, ByHand, asked, views
+from test_zero123 import small_picture
 from tiny_pipelines import HIDDEN, save_tiny
 
 from dream3d.cameras import orbit_cameras
@@ -34,22 +35,7 @@ from systems.reference import Reference
 CPU = torch.device("cpu")
 SEES, TOKENS = 16, 3
 """Width of the image encoder; tokens the resampler makes."""
-CONFIG = {
-    "_class_name": "MultiViewUNetModel",
-    "image_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 32,
-    "attention_resolutions": [2],
-    "num_res_blocks": 1,
-    "channel_mult": [1, 2],
-    "num_head_channels": 8,
-    "transformer_depth": 1,
-    "context_dim": HIDDEN,
-    "camera_dim": 16,
-    "ip_dim": TOKENS,
-    "ip_weight": 0.7,
-}
+CONFIG = PUBLISHED | {"ip_dim": TOKENS, "ip_weight": 0.7}
 FRONT = orbit_cameras([0.0], 0.0, 2.65, 47.5, size=16)
 
 
@@ -106,10 +92,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def picture() -> RenderOutput:
-    alpha = torch.zeros(1, 16, 16, 1)
-    alpha[:, 4:12, 5:11] = 1.0
-    rgb = alpha * torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
-    return RenderOutput(rgb, alpha, torch.zeros_like(alpha))
+    return small_picture()
 
 
 @pytest.fixture(scope="module")

@@ -198,6 +198,8 @@ def test_state_of_another_kind_is_refused():
         scene.load_state({**state, "means": state["means"][:3]})
     with pytest.raises(ConfigError, match="max_count"):
         SplatsConfig(count=10, max_count=5)
+    with pytest.raises(ConfigError, match="depth_at is -1"):
+        SplatsConfig(depth_at=-1.0)
 
 
 def test_regularisers_push_the_right_way():

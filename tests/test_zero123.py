@@ -71,12 +71,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def picture() -> RenderOutput:
+def small_picture() -> RenderOutput:
+    """A picture of a coloured box, cut out, for priors that are shown one."""
     alpha = torch.zeros(1, 16, 16, 1)
     alpha[:, 4:12, 5:11] = 1.0
     rgb = alpha * torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
     return RenderOutput(rgb, alpha, torch.zeros_like(alpha))
+
+
+@pytest.fixture(scope="module")
+def picture() -> RenderOutput:
+    return small_picture()
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from dream3d.world.catalog import CATEGORIES
 from dream3d.world.grammar import Caption
 from dream3d.world.objects import WorldObject, build_object
 from dream3d.world.render import WORLD_LIGHT, part_images, trace
-from dream3d.world.solid import signed_distance
 
 VARIANTS = 12
 """Members of the family that are tried."""
@@ -42,15 +41,6 @@ class Truth:
     thing: WorldObject
     seed: int
     yaw_deg: float = 0.0
-
-    def contains(self, points: Float[Tensor, "N 3"]) -> Bool[Tensor, " N"]:
-        """Which points of the world are inside."""
-        local = turned(points, -self.yaw_deg)
-        near = local.norm(dim=-1) <= 1.01
-        inside = torch.zeros(len(points), dtype=torch.bool)
-        distance, _ = signed_distance(self.thing.solid, local[near].double().numpy())
-        inside[near] = torch.from_numpy(distance <= 0.0)
-        return inside
 
     def shows_all(self, cameras: CameraBatch) -> Bool[Tensor, " B"]:
         """Which views show every object of the caption; one of a pair may hide behind the other."""

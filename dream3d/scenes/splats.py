@@ -121,6 +121,7 @@ class SplatsConfig(SceneConfig):
             "density_every": (1, 1_000_000),
             "growth": (0.0, 10.0),
             "opacity_reset_every": (0, 1_000_000),
+            "depth_at": (0.0, 10.0),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
