@@ -12,7 +12,7 @@ from dream3d.config.layers import system_names
 from dream3d.errors import ConfigError
 from dream3d.export.formats.base import FORMATS
 from dream3d.schedules import Ramp, constant
-from dream3d.setting_docs import bounds, help_texts, usual_settings
+from dream3d.setting_docs import bounds, help_texts, own_first, usual_settings
 from guidance.base import Guidance
 from renderers.backends import BACKENDS, Backend
 
@@ -111,7 +111,7 @@ def _settings(cls: type) -> list[dict[str, Any]]:
             "allowed": bounds(usual, field.name).text() if usual is not None else "",
             "help": texts.get(field.name, ""),
         }
-        for field in dataclasses.fields(cls)
+        for field in own_first(cls)
     ]
 
 

@@ -51,6 +51,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 
+def own_first(cls: type) -> list[dataclasses.Field]:
+    """A settings class's fields in its constructor's order: what it shares with others is keyword-only and last."""
+    return sorted(dataclasses.fields(cls), key=lambda field: field.kw_only is True)
+
+
 @functools.cache
 def help_texts(cls: type) -> dict[str, str]:
     """The text under `Attributes:` for every documented field of `cls` and its parents."""

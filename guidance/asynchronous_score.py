@@ -17,16 +17,9 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_number,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.weights import Weight, weighted
 
 T_MOST = 0.999
 
@@ -40,7 +33,7 @@ class AsynchronousScore(Guidance):
         cfg_scale: classifier-free guidance scale of the first prediction.
         shift: (t' - t) / (t - t_min) in [0, 1]; t' is kept below 1.
         t_min: in [0, 1); where t lies below it t' is t.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Ma et al. 2024 (ScaleDreamer), arXiv 2407.02040"
@@ -71,6 +64,4 @@ class AsynchronousScore(Guidance):
         z_later = add_noise(schedule, views.z, views.noise, later)
         prediction = guided(prior, z_t, t, views, self.cfg_scale(views.progress))
         reference = prior.predict(z_later, later, views.condition)
-        weight = weight_at(self.weight, schedule, t, views.z)
-        grad = weight * (prediction.eps - reference.eps)
-        return GuidanceOutput(grad, gradient_metrics(grad, t))
+        return weighted(self.weight, prior, views, prediction.eps - reference.eps)

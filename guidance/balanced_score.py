@@ -18,18 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.diffusion import add_noise, per_sample
-from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    check_guidance,
-    check_number,
-    gradient_metrics,
-    negative_or_empty,
-    predict_each,
-    weight_at,
-)
+from guidance.checks import check_choice, check_guidance, check_number
+from guidance.combine import negative_or_empty, predict_each
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 def balance(c: Float[Tensor, "B C H W"], d: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
@@ -47,7 +40,7 @@ class BalancedScore(Guidance):
     Attributes:
         mode: "fixed" or "auto", see above.
         kappa: factor on the classifier direction in mode "fixed"; unused in "auto".
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Huang et al. 2024 (PlacidDreamer), arXiv 2407.13976"
@@ -61,8 +54,7 @@ class BalancedScore(Guidance):
     def __post_init__(self) -> None:
         check_guidance(self.weight)
         check_number("kappa", self.kappa)
-        if self.mode not in ("fixed", "auto"):
-            raise ConfigError(f"guidance.mode is '{self.mode}'; choose fixed or auto")
+        check_choice("mode", self.mode, ("fixed", "auto"))
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:

@@ -21,30 +21,24 @@ from dream3d.diffusion import add_noise
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
-from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_number,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.base import GUIDANCE, GuidanceOutput, Views
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.twin import TwinGuidance
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("bootstrapped-score")
 @dataclass(frozen=True)
-class BootstrappedScore(Guidance):
+class BootstrappedScore(TwinGuidance):
     """Compare what the prior would make of the renders with what they are.
 
     Attributes:
         cfg_scale: classifier-free guidance scale of the teacher.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
         augment_level: t' in (0, 1) to which renders are noised before the prior denoises them.
         augment_steps: steps of that denoising, each one network evaluation per view, at least 1.
-        rank, companion_rate, camera_dropout: of both twins, see `dream3d.companion.CompanionSettings`.
+        rank, companion_rate, camera_dropout: of both twins.
     """
 
     paper: ClassVar[str] = "Sun et al. 2023 (DreamCraft3D), arXiv 2310.16818"
@@ -54,16 +48,13 @@ class BootstrappedScore(Guidance):
     weight: Weight = "sigma2"
     augment_level: float = 0.4
     augment_steps: int = 3
-    rank: int = 4
-    companion_rate: float = 1e-4
-    camera_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         check_guidance(self.weight)
         check_ramp("cfg_scale", self.cfg_scale)
         check_number("augment_level", self.augment_level, 1e-3, 0.999)
         check_number("augment_steps", self.augment_steps, 1)
-        self.companion_settings()
+        super().__post_init__()
 
     def companion_settings(self) -> CompanionSettings:
         augment = (self.augment_level, self.augment_steps)
@@ -80,6 +71,4 @@ class BootstrappedScore(Guidance):
             raise ConfigError("bootstrapped-score needs a pair of companions")
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         taught = guided(pair.dreamer, z_t, views.t, views, self.cfg_scale(views.progress)).eps
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
-        grad = weight * (taught - pair.predict(z_t, views.t, plain).eps)
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(self.weight, prior, views, taught - pair.predict(z_t, views.t, plain).eps)

@@ -15,11 +15,12 @@ from typing import ClassVar, Literal
 import torch
 
 from dream3d.diffusion import add_noise
-from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import cfg_evaluations, check_ramp, gradient_metrics, guided, weight_at
+from guidance.checks import check_choice, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.weights import weighted
 
 
 @GUIDANCE.register("cfd")
@@ -40,8 +41,7 @@ class CFD(Guidance):
 
     def __post_init__(self) -> None:
         check_ramp("cfg_scale", self.cfg_scale)
-        if self.weight not in ("uniform", "lambda"):
-            raise ConfigError(f"guidance.weight is '{self.weight}'; choose uniform or lambda")
+        check_choice("weight", self.weight, ("uniform", "lambda"))
 
     @property
     def needs_falling_time(self) -> bool:
@@ -55,6 +55,4 @@ class CFD(Guidance):
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         prediction = guided(prior, z_t, views.t, views, self.cfg_scale(views.progress))
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
-        grad = weight * (prediction.eps - views.noise)
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(self.weight, prior, views, prediction.eps - views.noise)

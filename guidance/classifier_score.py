@@ -16,15 +16,10 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.checks import check_guidance, check_ramp
 from guidance.clips import unit_norm
-from guidance.combine import (
-    Weight,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    predict_each,
-    weight_at,
-)
+from guidance.combine import predict_each
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 @GUIDANCE.register("classifier-score")
@@ -34,7 +29,7 @@ class ClassifierScore(Guidance):
 
     Attributes:
         negative_share: n in [0, 1], how much of what is subtracted is the negative prompt; unused without one.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
         normalize: scale each object's gradient to norm 1.
     """
 

@@ -13,19 +13,12 @@ from typing import ClassVar
 
 import torch
 
-from dream3d.diffusion import per_sample
 from dream3d.priors.base import Prior
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    check_guidance,
-    check_number,
-    gradient_metrics,
-    negative_or_empty,
-    predict_each,
-    weight_at,
-)
-from guidance.inversion import ascend, eps_under, steps_to
+from guidance.checks import check_guidance, check_number
+from guidance.combine import negative_or_empty, predict_each
+from guidance.inversion import eps_under, noised_along, steps_to
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("classifier-score-inverted")
@@ -37,7 +30,7 @@ class ClassifierScoreInverted(Guidance):
         stride: longest step of the inversion in t.
         max_steps: most inversion steps; the stride grows instead.
         t_start: level at which the render is taken for the inversion's starting point.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Yang et al. 2024 (TV-3DG, classifier score matching), arXiv 2410.21299"
@@ -64,9 +57,7 @@ class ClassifierScoreInverted(Guidance):
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         empty_eps = eps_under(prior, views.empty)
         steps = steps_to(views.host_t.max().item() - self.t_start, self.stride, self.max_steps)
-        y = ascend(prior.schedule, empty_eps, views.z, views.t, self.t_start, steps)
-        z_t = per_sample(prior.schedule.alpha(views.t), y) * y
+        z_t = noised_along(prior.schedule, empty_eps, views.z, views.t, self.t_start, steps)
         pair = (views.condition, negative_or_empty(views))
         text, away = predict_each(prior, z_t, views.t, *pair)
-        grad = weight_at(self.weight, prior.schedule, views.t, views.z) * (text - away)
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(self.weight, prior, views, text - away)

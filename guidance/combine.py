@@ -1,86 +1,20 @@
-"""Classifier-free guidance, defined once for every algorithm, and the weights w(t) they share.
+"""Classifier-free guidance, defined once for every algorithm.
 
 `scale` means diffusers' scale: prediction = empty + scale (prompt - empty). 0 ignores the prompt, 1 is the plain
 conditional prediction, more exaggerates. (Some published code calls the same thing scale - 1.)
 """
 
-import math
 from dataclasses import replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.diffusion import NoiseSchedule, Prediction, per_sample
-from dream3d.errors import ConfigError
+from dream3d.diffusion import Prediction
 from dream3d.priors.base import Condition, Prior
-from dream3d.schedules import Ramp
 from guidance.base import Sides, Views
 from guidance.perp_neg import perp_neg
-
-Weight = Literal["uniform", "sigma", "sigma2", "lambda", "sqrt_alpha_bar", "fantasia"]
-"""w(t) on the noise residual: 1; sigma; sigma^2 (DreamFusion); sigma / alpha, the x0 form z - x0 (HiFA, MVDream);
-alpha (balanced score); alpha sigma^2 (Fantasia3D)."""
-
-WEIGHTS: tuple[Weight, ...] = (
-    *("uniform", "sigma", "sigma2", "lambda"),
-    *("sqrt_alpha_bar", "fantasia"),
-)
-
-
-def weight_at(
-    kind: Weight, schedule: NoiseSchedule, t: Float[Tensor, " B"], like: Tensor
-) -> Tensor:
-    """w(t) per sample, broadcastable to `like`."""
-    alpha, sigma = per_sample(schedule.alpha(t), like), per_sample(schedule.sigma(t), like)
-    match kind:
-        case "uniform":
-            return torch.ones_like(sigma)
-        case "sigma":
-            return sigma
-        case "sigma2":
-            return sigma**2
-        case "lambda":
-            return sigma / alpha
-        case "sqrt_alpha_bar":
-            return alpha
-        case "fantasia":
-            return alpha * sigma**2
-
-
-def check_guidance(weight: str, rescale: float = 0.0, clamp_x0: float = 0.0) -> None:
-    """Refuse settings outside their range.
-
-    Raises:
-        ConfigError: names the key, the value and what is allowed.
-    """
-    if weight not in WEIGHTS:
-        raise ConfigError(f"guidance.weight is '{weight}'; choose one of {', '.join(WEIGHTS)}")
-    if not 0.0 <= rescale <= 1.0:
-        raise ConfigError(f"guidance.rescale is {rescale}; choose a share in [0, 1]")
-    if not 0.0 <= clamp_x0 < math.inf:
-        raise ConfigError(f"guidance.clamp_x0 is {clamp_x0}; choose 0 (off) or a positive bound")
-
-
-def check_number(
-    key: str, value: float | int, least: float | int = 0.0, most: float = math.inf
-) -> None:
-    """Refuse a setting that is not a finite number in [least, most].
-
-    Raises:
-        ConfigError: names the key, the value and what is allowed.
-    """
-    if not (math.isfinite(value) and least <= value <= most):
-        raise ConfigError(
-            f"guidance.{key} is {value}; choose a finite number in [{least:g}, {most:g}]"
-        )
-
-
-def check_ramp(key: str, ramp: Ramp, least: float | int = 0.0, most: float = math.inf) -> None:
-    """`check_number` for both ends of a schedule. Classifier-free guidance scales are at least 0."""
-    for value in (ramp.initial, ramp.final):
-        check_number(key, value, least, most)
 
 
 def cfg_evaluations(scale: float) -> int:
@@ -207,13 +141,3 @@ def predict_each(
 def negative_or_empty(views: Views) -> Condition:
     """The negative prompt, or the empty one where none is given."""
     return views.empty if views.negative is None else views.negative
-
-
-def gradient_metrics(
-    grad: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]
-) -> dict[str, float | Tensor]:
-    """What every algorithm reports: the root mean square of its gradient and the mean time.
-
-    Tensors without dimensions: reading them here would make the host wait for a GPU in every step.
-    """
-    return {"grad_rms": grad.square().mean().sqrt(), "t": t.mean()}

@@ -19,15 +19,9 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.checks import check_guidance, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 @GUIDANCE.register("coupled-score")
@@ -39,7 +33,7 @@ class CoupledScore(Guidance):
         cfg_scale: classifier-free guidance scale of the single-view reading.
         joint_scale: that of the multi-view reading.
         share: weight of the multi-view reading, at least 0 (published ablation: 0.1, 0.5, 1, 2).
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Yang et al. 2025 (Coupled Score Distillation), arXiv 2505.04262"

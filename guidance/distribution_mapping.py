@@ -16,20 +16,13 @@ from typing import ClassVar, Literal
 import torch
 
 from dream3d.diffusion import add_noise, per_sample
-from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.affine_fit import affine_fit
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    negative_or_empty,
-    predict_each,
-    weight_at,
-)
+from guidance.checks import check_choice, check_guidance, check_ramp
+from guidance.combine import negative_or_empty, predict_each
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 @GUIDANCE.register("distribution-mapping")
@@ -40,7 +33,7 @@ class DistributionMapping(Guidance):
     Attributes:
         cfg_scale: classifier-free guidance scale.
         coefficient: c(t): "constant" 1, "linear" 1 - t, "cosine" cos(pi t / 2).
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Cai et al. 2024 (DreamMapping), arXiv 2409.05099"
@@ -55,10 +48,7 @@ class DistributionMapping(Guidance):
     def __post_init__(self) -> None:
         check_guidance(self.weight)
         check_ramp("cfg_scale", self.cfg_scale)
-        if self.coefficient not in ("constant", "linear", "cosine"):
-            raise ConfigError(
-                f"guidance.coefficient is '{self.coefficient}'; choose constant, linear or cosine"
-            )
+        check_choice("coefficient", self.coefficient, ("constant", "linear", "cosine"))
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:

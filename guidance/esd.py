@@ -13,31 +13,26 @@ from typing import ClassVar
 
 import torch
 
-from dream3d.companion import CompanionSettings, without_camera
+from dream3d.companion import without_camera
 from dream3d.diffusion import add_noise
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
-from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.base import GUIDANCE, GuidanceOutput, Views
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.twin import TwinGuidance
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("esd")
 @dataclass(frozen=True)
-class ESD(Guidance):
+class ESD(TwinGuidance):
     """VSD with an entropy term over the views.
 
     Attributes:
         entropy: the paper's lambda, in [0, 1]; the authors' recipe is 0.5.
-        cfg_scale, weight, rescale, clamp_x0, rank, companion_rate: as in `guidance.vsd.VSD`.
+        cfg_scale, weight, rescale, clamp_x0: as in `guidance.vsd.VSD`.
         camera_dropout: share of the companion's steps without camera; the camera-free branch learns from these alone,
             so it must be positive unless `entropy` is 0.
     """
@@ -50,24 +45,17 @@ class ESD(Guidance):
     weight: Weight = "sigma2"
     rescale: float = 0.0
     clamp_x0: float = 0.0
-    rank: int = 4
-    companion_rate: float = 1e-4
-    camera_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
         check_ramp("cfg_scale", self.cfg_scale)
-        self.companion_settings()
-        if not 0.0 <= self.entropy <= 1.0:
-            raise ConfigError(f"guidance.entropy is {self.entropy}; choose a share in [0, 1]")
+        check_number("entropy", self.entropy, 0.0, 1.0)
+        super().__post_init__()
         if self.entropy > 0.0 and self.camera_dropout == 0.0:
             raise ConfigError(
                 "guidance.camera_dropout is 0, so the companion never learns to do without the camera, which "
                 f"guidance.entropy {self.entropy} needs; choose a positive share, such as 0.1"
             )
-
-    def companion_settings(self) -> CompanionSettings:
-        return CompanionSettings(self.rank, self.companion_rate, self.camera_dropout)
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """The guided prediction and the companion with and without camera; its training step not counted."""
@@ -83,6 +71,4 @@ class ESD(Guidance):
         if self.entropy > 0.0:
             anywhere = companion.predict(z_t, views.t, without_camera(plain)).eps
             own = torch.lerp(own, anywhere, self.entropy)
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
-        grad = weight * (prediction.eps - own)
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(self.weight, prior, views, prediction.eps - own)

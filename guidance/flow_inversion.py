@@ -17,9 +17,11 @@ import torch
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import Weight, cfg_evaluations, check_number
+from guidance.checks import check_number
+from guidance.combine import cfg_evaluations
 from guidance.inversion import eps_under, invert
 from guidance.rectified_flow import RectifiedFlow
+from guidance.weights import Weight
 
 
 @GUIDANCE.register("flow-inversion")
@@ -32,7 +34,7 @@ class FlowInversion(Guidance):
         steps: predictions of the inversion, at least 2 (authors: 3).
         warm_up: progress in [0, 1] before which the noise is drawn (authors: 0.18).
         t_start: level at which the render is taken for the inversion's starting point.
-        weight: w(t) on the velocity residual, see `guidance.combine.Weight`.
+        weight: w(t) on the velocity residual, see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Li et al. 2024 (FlowDreamer, UCM), arXiv 2408.05008"

@@ -31,6 +31,13 @@ def guided_eps(prior: Prior, views: Views, scale: float) -> NoisePredictor:
     return lambda z_t, t: guided(prior, z_t, t, views, scale).eps
 
 
+def guided_by(
+    prior: Prior, views: Views, scale: float, rescale: float = 0.0, clamp_x0: float = 0.0
+) -> Callable[[Float[Tensor, "B C H W"], Float[Tensor, " B"]], Prediction]:
+    """`guided` as a function of point and level alone, for `denoise`."""
+    return lambda z_t, t: guided(prior, z_t, t, views, scale, rescale, clamp_x0)
+
+
 @dataclass(frozen=True)
 class FlowPoint:
     """A point on a path of the flow.
@@ -91,6 +98,19 @@ def ascend(
     return y
 
 
+def noised_along(
+    schedule: NoiseSchedule,
+    predict_eps: NoisePredictor,
+    z: Float[Tensor, "B C H W"],
+    t_end: Float[Tensor, " B"],
+    t_start: float,
+    steps: int,
+) -> Float[Tensor, "B C H W"]:
+    """z_t at the end of `ascend`'s path: the noisy point that the flow connects with z."""
+    y = ascend(schedule, predict_eps, z, t_end, t_start, steps)
+    return per_sample(schedule.alpha(t_end), y) * y
+
+
 def invert(
     schedule: NoiseSchedule,
     predict_eps: NoisePredictor,
@@ -102,6 +122,25 @@ def invert(
     """`ascend`, and the prediction at the end of the path: steps + 1 calls, the last at `t_end`."""
     y = ascend(schedule, predict_eps, z, t_end, t_start, steps)
     return FlowPoint(y, t_end, predict_eps(per_sample(schedule.alpha(t_end), y) * y, t_end))
+
+
+def invert_before(
+    prior: Prior, views: Views, interval: float, stride: float, max_steps: int, t_start: float
+) -> FlowPoint:
+    """The renders inverted with the empty prompt, each to `interval` below the level its view is asked at.
+
+    Args:
+        prior: asked once per step, and at the end.
+        views: the renders and their levels.
+        interval: see `earlier_level`.
+        stride: longest step in t; all views take as many as the one with the longest way.
+        max_steps: most of them; the stride grows instead.
+        t_start: level at which the renders are taken for the path's starting point.
+    """
+    s = earlier_level(views.t, interval, t_start)
+    highest = earlier_level(views.host_t, interval, t_start).max()
+    steps = steps_to(highest.item() - t_start, stride, max_steps)
+    return invert(prior.schedule, eps_under(prior, views.empty), views.z, s, t_start, steps)
 
 
 def denoise(

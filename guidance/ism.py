@@ -15,20 +15,13 @@ from typing import ClassVar
 import torch
 
 from dream3d.diffusion import per_sample
-from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
-from guidance.inversion import earlier_level, eps_under, euler_step, invert, steps_to
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.inversion import euler_step, invert_before, steps_to
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("ism")
@@ -42,7 +35,7 @@ class ISM(Guidance):
         stride: longest step of the inversion in t (delta_S / 1000).
         max_steps: most inversion steps; the stride grows instead.
         t_start: level at which the render is taken for the inversion's starting point.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
         rescale, clamp_x0: see `guidance.combine.guided`.
     """
 
@@ -61,17 +54,10 @@ class ISM(Guidance):
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
         check_ramp("cfg_scale", self.cfg_scale)
-        for value in (self.interval.initial, self.interval.final):
-            if not 0.0 < value < 1.0:
-                raise ConfigError(
-                    f"guidance.interval is {value}; choose a share of the time axis in (0, 1)"
-                )
-        if not 0.0 < self.stride <= 1.0:
-            raise ConfigError(f"guidance.stride is {self.stride}; choose a step in (0, 1]")
-        if self.max_steps < 1:
-            raise ConfigError(f"guidance.max_steps is {self.max_steps}; it must be at least 1")
-        if not 0.0 <= self.t_start < 1.0:
-            raise ConfigError(f"guidance.t_start is {self.t_start}; choose a level in [0, 1)")
+        check_ramp("interval", self.interval, 1e-6, 0.999)
+        check_number("stride", self.stride, 1e-6, 1.0)
+        check_number("max_steps", self.max_steps, 1)
+        check_number("t_start", self.t_start, 0.0, 0.999)
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """Inversion steps, one prediction at s, and the guided one at t."""
@@ -81,15 +67,10 @@ class ISM(Guidance):
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
-        empty_eps = eps_under(prior, views.empty)
-        s = earlier_level(views.t, self.interval(views.progress), self.t_start)
-        highest = earlier_level(views.host_t, self.interval(views.progress), self.t_start).max()
-        steps = steps_to(highest.item() - self.t_start, self.stride, self.max_steps)
-        reference = invert(prior.schedule, empty_eps, views.z, s, self.t_start, steps)
+        interval = self.interval(views.progress)
+        reference = invert_before(prior, views, interval, self.stride, self.max_steps, self.t_start)
         y = euler_step(prior.schedule, reference, views.t)
         z_t = per_sample(prior.schedule.alpha(views.t), y) * y
         scale = self.cfg_scale(views.progress)
         prediction = guided(prior, z_t, views.t, views, scale, self.rescale, self.clamp_x0)
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
-        grad = weight * (prediction.eps - reference.eps)
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(self.weight, prior, views, prediction.eps - reference.eps)

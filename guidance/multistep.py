@@ -12,24 +12,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from dream3d.diffusion import Prediction, add_noise
-from dream3d.errors import ConfigError
+from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
-from guidance.inversion import denoise, noise_level
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import cfg_evaluations
+from guidance.inversion import denoise, guided_by, noise_level
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 @GUIDANCE.register("multistep")
@@ -40,7 +31,7 @@ class Multistep(Guidance):
     Attributes:
         steps: guided predictions on the way down, evenly spaced in t.
         cfg_scale: classifier-free guidance scale.
-        weight: w(t) on the residual seen as noise, see `guidance.combine.Weight`; "lambda" is the plain z - x0.
+        weight: w(t) on the residual seen as noise, see `guidance.weights.Weight`; "lambda" is the plain z - x0.
         rescale, clamp_x0: see `guidance.combine.guided`.
     """
 
@@ -56,8 +47,7 @@ class Multistep(Guidance):
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
         check_ramp("cfg_scale", self.cfg_scale)
-        if self.steps < 1:
-            raise ConfigError(f"guidance.steps is {self.steps}; it must be at least 1")
+        check_number("steps", self.steps, 1)
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """One guided prediction per step."""
@@ -66,10 +56,7 @@ class Multistep(Guidance):
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         schedule, scale = prior.schedule, self.cfg_scale(views.progress)
-
-        def predict(z_t: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> Prediction:
-            return guided(prior, z_t, t, views, scale, self.rescale, self.clamp_x0)
-
+        predict = guided_by(prior, views, scale, self.rescale, self.clamp_x0)
         z_t = add_noise(schedule, views.z, views.noise, views.t)
         x0 = denoise(schedule, predict, z_t, views.t, self.steps)
         weight = weight_at(self.weight, schedule, views.t, views.z)

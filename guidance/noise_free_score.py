@@ -16,15 +16,9 @@ from dream3d.diffusion import add_noise, per_sample
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    check_guidance,
-    check_number,
-    check_ramp,
-    gradient_metrics,
-    predict_each,
-    weight_at,
-)
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import predict_each
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("noise-free-score")
@@ -35,7 +29,7 @@ class NoiseFreeScore(Guidance):
     Attributes:
         cfg_scale: scale of the classifier direction.
         threshold: level in [0, 1] below which eps_empty alone is the domain direction.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Katzir et al. 2023 (Noise-Free Score Distillation), arXiv 2310.17590"
@@ -66,6 +60,6 @@ class NoiseFreeScore(Guidance):
             text, empty, negative = predict_each(prior, z_t, views.t, *conditions)
         low = per_sample((views.t < self.threshold).to(z_t), z_t)
         domain = empty - (1.0 - low) * negative
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
-        grad = weight * (domain + self.cfg_scale(views.progress) * (text - empty))
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(
+            self.weight, prior, views, domain + self.cfg_scale(views.progress) * (text - empty)
+        )

@@ -20,17 +20,11 @@ from dream3d.diffusion import add_noise, per_sample
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.checks import check_guidance, check_ramp
 from guidance.clips import clip_entries
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.combine import cfg_evaluations, guided
 from guidance.inversion import FlowPoint, earlier_level, euler_step
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 T_LEAST = 0.02
 
@@ -43,7 +37,7 @@ class OdeConsistency(Guidance):
     Attributes:
         cfg_scale: classifier-free guidance scale at both points (authors: 101 falling to 51).
         interval: t - s in (0, 1).
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
         clip: bound on every entry of the gradient; 0 is off.
     """
 

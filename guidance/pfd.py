@@ -5,38 +5,30 @@
 
 With the render's own distribution as the source this is a Wasserstein gradient flow: particles end distributed as the
 prior, mean *and* spread; `source: companion` asks the trained twin for it. The authors' source for a single object, and
-the default, is the frozen prior with the scale 1 - cfg_scale. Equal source and target
-give zero up to the solver's error; exchanging them is exchanging cfg_scale and 1 - cfg_scale. SDI is the same with a
-single step down. Read from notes on the paper, not from its text; the authors' solvers are of higher order than
-Euler's here.
+the default, is the frozen prior with the scale 1 - cfg_scale. Equal source and target give zero up to the solver's
+error; exchanging them is exchanging cfg_scale and 1 - cfg_scale. SDI is the same with a single step down. Read from
+notes on the paper, not from its text; the authors' solvers are of higher order than Euler's here.
 """
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dream3d.companion import CompanionSettings
-from dream3d.diffusion import Prediction, per_sample
-from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
-from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import cfg_evaluations, check_number, check_ramp, gradient_metrics, guided
-from guidance.inversion import NoisePredictor, ascend, denoise, guided_eps
-
-
-def own_eps(views: Views) -> NoisePredictor:
-    """The noise the companion sees, as a function of point and level."""
-    companion, plain = views.with_companion()
-    return lambda z_t, t: companion.predict(z_t, t, plain).eps
+from guidance.base import GUIDANCE, GuidanceOutput, Views
+from guidance.checks import check_choice, check_number, check_ramp
+from guidance.combine import cfg_evaluations
+from guidance.inversion import denoise, guided_by, guided_eps, noised_along
+from guidance.twin import TwinGuidance, twin_eps
+from guidance.weights import gradient_metrics
 
 
 @GUIDANCE.register("pfd")
 @dataclass(frozen=True)
-class PFD(Guidance):
+class PFD(TwinGuidance):
     """Step toward the end of a round trip: up with one score, down with another.
 
     Attributes:
@@ -45,7 +37,6 @@ class PFD(Guidance):
         up, down: Euler steps on each way, evenly spaced in t.
         t_start: level at which the render is taken for the path's starting point.
         source: "prior", or "companion", which learns what the renders look like.
-        rank, companion_rate, camera_dropout: see `dream3d.companion.CompanionSettings`.
     """
 
     paper: ClassVar[str] = "Probability-Flow Distillation 2026, arXiv 2605.09071"
@@ -59,9 +50,6 @@ class PFD(Guidance):
     down: int = 5
     t_start: float = 0.005
     source: Literal["prior", "companion"] = "prior"
-    rank: int = 4
-    companion_rate: float = 1e-4
-    camera_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         check_ramp("cfg_scale", self.cfg_scale)
@@ -69,13 +57,11 @@ class PFD(Guidance):
         check_number("up", self.up, 1)
         check_number("down", self.down, 1)
         check_number("t_start", self.t_start, 0.0, 0.999)
-        if self.source not in ("prior", "companion"):
-            raise ConfigError(f"guidance.source is '{self.source}'; choose prior or companion")
-        self.companion_settings()
+        check_choice("source", self.source, ("prior", "companion"))
+        super().__post_init__()
 
     def companion_settings(self) -> CompanionSettings | None:
-        settings = CompanionSettings(self.rank, self.companion_rate, self.camera_dropout)
-        return settings if self.source == "companion" else None
+        return super().companion_settings() if self.source == "companion" else None
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """One prediction per step of either way, guided but for a companion's."""
@@ -87,12 +73,8 @@ class PFD(Guidance):
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         schedule, progress = prior.schedule, views.progress
         own = self.source == "companion"
-        source = own_eps(views) if own else guided_eps(prior, views, self.source_scale(progress))
-
-        def target(z_t: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> Prediction:
-            return guided(prior, z_t, t, views, self.cfg_scale(progress))
-
-        y = ascend(schedule, source, views.z, views.t, self.t_start, self.up)
-        z_t = per_sample(schedule.alpha(views.t), y) * y
+        source = twin_eps(views) if own else guided_eps(prior, views, self.source_scale(progress))
+        target = guided_by(prior, views, self.cfg_scale(progress))
+        z_t = noised_along(schedule, source, views.z, views.t, self.t_start, self.up)
         grad = views.z - denoise(schedule, target, z_t, views.t, self.down)
         return GuidanceOutput(grad, gradient_metrics(grad, views.t))

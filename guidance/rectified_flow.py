@@ -17,15 +17,9 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.checks import check_guidance, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("rectified-flow")
@@ -36,7 +30,7 @@ class RectifiedFlow(Guidance):
     Attributes:
         cfg_scale: classifier-free guidance scale (authors: 100 with SD3, 50 with InstaFlow).
         reverse: replace the drawn noise by the prior's conditional prediction of it first.
-        weight: w(t) on the velocity residual, see `guidance.combine.Weight`.
+        weight: w(t) on the velocity residual, see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "Yang et al. 2024 (RFDS, RFDS-Rev), arXiv 2406.03293"
@@ -61,6 +55,4 @@ class RectifiedFlow(Guidance):
             views = replace(views, noise=prior.predict(z_t, views.t, views.condition).eps)
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         flow = guided(prior, z_t, views.t, views, self.cfg_scale(views.progress)).flow
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
-        grad = weight * (flow - (views.noise - views.z))
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(self.weight, prior, views, flow - (views.noise - views.z))

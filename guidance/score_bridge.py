@@ -18,17 +18,10 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    check_guidance,
-    check_number,
-    check_ramp,
-    gradient_metrics,
-    negative_or_empty,
-    predict_each,
-    weight_at,
-)
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import negative_or_empty, predict_each
 from guidance.sds import SDS
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 @GUIDANCE.register("score-bridge")
@@ -40,7 +33,7 @@ class ScoreBridge(Guidance):
         cfg_scale: classifier-free guidance scale of the first part (authors: 100).
         strength: factor of the second part (authors: 40 on images; 1 with weight "uniform" in 3D).
         switch: progress in [0, 1] at which the second part begins (authors: 0.5 on images, 0.8 in 3D).
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = "McAllister et al. 2024 (SDS-Bridge), arXiv 2406.09417"

@@ -16,15 +16,9 @@ from dream3d.diffusion import add_noise
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Condition, Prior
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    check_guidance,
-    check_number,
-    gradient_metrics,
-    negative_or_empty,
-    predict_each,
-    weight_at,
-)
+from guidance.checks import check_guidance, check_number
+from guidance.combine import negative_or_empty, predict_each
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 Which = Literal["prompt", "empty", "negative"]
 """One of a view's three conditions; "negative" is the empty one where no negative prompt is given."""
@@ -38,7 +32,7 @@ class ScoreDifference(Guidance):
     Attributes:
         toward, away: which conditions; two different ones.
         strength: factor on the difference.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
     """
 
     paper: ClassVar[str] = (

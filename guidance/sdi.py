@@ -14,21 +14,13 @@ from typing import ClassVar
 
 import torch
 
-from dream3d.diffusion import per_sample
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_number,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
-from guidance.inversion import ascend, guided_eps, noise_level
+from guidance.checks import check_guidance, check_number, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.inversion import guided_eps, noise_level, noised_along
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 @GUIDANCE.register("sdi")
@@ -41,7 +33,7 @@ class SDI(Guidance):
         inversion_scale: guidance scale of the inversion; negative ones go away from the prompt (authors: -7.5).
         steps_per_unit: inversion steps from t = 0 to 1; int(steps_per_unit t), at least one, are taken up to t.
         t_start: level at which the render is taken for the inversion's starting point.
-        weight: w(t), see `guidance.combine.Weight`; "lambda" is z - x0.
+        weight: w(t), see `guidance.weights.Weight`; "lambda" is z - x0.
     """
 
     paper: ClassVar[str] = "Lukoianov et al. 2024 (SDI), arXiv 2405.15891"
@@ -74,8 +66,7 @@ class SDI(Guidance):
         schedule, progress = prior.schedule, views.progress
         eps_up = guided_eps(prior, views, self.inversion_scale(progress))
         steps = self.steps(views.host_t.max().item())
-        y = ascend(schedule, eps_up, views.z, views.t, self.t_start, steps)
-        z_t = per_sample(schedule.alpha(views.t), y) * y
+        z_t = noised_along(schedule, eps_up, views.z, views.t, self.t_start, steps)
         x0 = guided(prior, z_t, views.t, views, self.cfg_scale(progress)).x0
         weight = weight_at(self.weight, schedule, views.t, views.z)
         grad = weight / noise_level(schedule, views.t, views.z) * (views.z - x0)

@@ -18,17 +18,10 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.checks import check_guidance, check_number, check_ramp
 from guidance.clips import clip_entries
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_number,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.combine import cfg_evaluations, guided
+from guidance.weights import Weight, gradient_metrics, weight_at
 
 
 @GUIDANCE.register("sds")
@@ -38,7 +31,7 @@ class SDS(Guidance):
 
     Attributes:
         cfg_scale: classifier-free guidance scale; 1 is none.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
         rescale: share of standard-deviation rescaling of the guided x0, in [0, 1].
         clamp_x0: bound on the predicted clean latents; 0 is off.
         perp_neg: weight w <= 0 of the negative prompt's perpendicular part; 0 lets it replace the empty prompt.

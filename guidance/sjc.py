@@ -16,7 +16,9 @@ from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import cfg_evaluations, check_ramp, gradient_metrics, guided
+from guidance.checks import check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.weights import gradient_metrics
 
 
 @GUIDANCE.register("sjc")

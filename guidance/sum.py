@@ -18,9 +18,10 @@ from dream3d.errors import ConfigError
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
+from guidance.checks import check_ramp
 from guidance.classifier_score import ClassifierScore
-from guidance.combine import check_ramp, gradient_metrics
 from guidance.sds import SDS
+from guidance.weights import gradient_metrics
 
 
 @GUIDANCE.register("sum")

@@ -19,9 +19,11 @@ from dream3d.diffusion import per_sample
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import Weight, check_number, gradient_metrics, guided, weight_at
-from guidance.inversion import earlier_level, eps_under, euler_step, invert, steps_to
+from guidance.checks import check_number
+from guidance.combine import guided
+from guidance.inversion import euler_step, invert_before
 from guidance.ism import ISM
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("tsm")
@@ -59,16 +61,12 @@ class TSM(Guidance):
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         schedule = prior.schedule
-
-        empty_eps = eps_under(prior, views.empty)
-        s = earlier_level(views.t, self.interval(views.progress), self.t_start)
-        highest = earlier_level(views.host_t, self.interval(views.progress), self.t_start).max()
-        steps = steps_to(highest.item() - self.t_start, self.stride, self.max_steps)
-        start = invert(schedule, empty_eps, views.z, s, self.t_start, steps)
-        mu = torch.lerp(s, views.t, self.fraction)
+        interval = self.interval(views.progress)
+        start = invert_before(prior, views, interval, self.stride, self.max_steps, self.t_start)
+        mu = torch.lerp(start.t, views.t, self.fraction)
         z_mu = per_sample(schedule.alpha(mu), views.z) * euler_step(schedule, start, mu)
         z_t = per_sample(schedule.alpha(views.t), views.z) * euler_step(schedule, start, views.t)
         prediction = guided(prior, z_t, views.t, views, self.cfg_scale(views.progress))
-        weight = weight_at(self.weight, schedule, views.t, views.z)
-        grad = weight * (prediction.eps - empty_eps(z_mu, mu))
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        return weighted(
+            self.weight, prior, views, prediction.eps - prior.predict(z_mu, mu, views.empty).eps
+        )

@@ -13,32 +13,25 @@ from typing import ClassVar
 
 import torch
 
-from dream3d.companion import CompanionSettings
 from dream3d.diffusion import add_noise
 from dream3d.priors.base import Prior
 from dream3d.schedules import Ramp, constant
-from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
-from guidance.combine import (
-    Weight,
-    cfg_evaluations,
-    check_guidance,
-    check_ramp,
-    gradient_metrics,
-    guided,
-    weight_at,
-)
+from guidance.base import GUIDANCE, GuidanceOutput, Views
+from guidance.checks import check_guidance, check_ramp
+from guidance.combine import cfg_evaluations, guided
+from guidance.twin import TwinGuidance, twin_eps
+from guidance.weights import Weight, weighted
 
 
 @GUIDANCE.register("vsd")
 @dataclass(frozen=True)
-class VSD(Guidance):
+class VSD(TwinGuidance):
     """Compare the prior with a companion that learns what the renders look like.
 
     Attributes:
         cfg_scale: classifier-free guidance scale of the prior; the companion has none.
-        weight: w(t), see `guidance.combine.Weight`.
+        weight: w(t), see `guidance.weights.Weight`.
         rescale, clamp_x0: see `guidance.combine.guided`.
-        rank, companion_rate, camera_dropout: see `dream3d.companion.CompanionSettings`.
     """
 
     paper: ClassVar[str] = "Wang et al. 2023 (ProlificDreamer), arXiv 2305.16213"
@@ -48,17 +41,11 @@ class VSD(Guidance):
     weight: Weight = "sigma2"
     rescale: float = 0.0
     clamp_x0: float = 0.0
-    rank: int = 4
-    companion_rate: float = 1e-4
-    camera_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         check_guidance(self.weight, self.rescale, self.clamp_x0)
         check_ramp("cfg_scale", self.cfg_scale)
-        self.companion_settings()
-
-    def companion_settings(self) -> CompanionSettings:
-        return CompanionSettings(self.rank, self.companion_rate, self.camera_dropout)
+        super().__post_init__()
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """The guided prediction and the companion; its training step (one more, with backward) not counted."""
@@ -66,11 +53,8 @@ class VSD(Guidance):
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
-        companion, plain = views.with_companion()
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         scale = self.cfg_scale(views.progress)
         prediction = guided(prior, z_t, views.t, views, scale, self.rescale, self.clamp_x0)
-        own = companion.predict(z_t, views.t, plain)
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
-        grad = weight * (prediction.eps - own.eps)
-        return GuidanceOutput(grad, gradient_metrics(grad, views.t))
+        own = twin_eps(views)(z_t, views.t)
+        return weighted(self.weight, prior, views, prediction.eps - own)

@@ -8,7 +8,7 @@ import torch
 from test_guidance_identities import PRIORS, SCALE, FlowNet, assert_same, gradient
 from test_guidance_laws import TIMES, NonlinearPrior, make_views
 
-import guidance.ism
+import guidance.inversion
 from dream3d.diffusion import per_sample
 from dream3d.noise_sources import RefreshedNoise
 from dream3d.schedules import constant
@@ -30,7 +30,7 @@ def test_ism_from_forward_noise_is_sds_of_weight_lambda(
     def noised(schedule, predict, z, s, t_start, steps):  # type: ignore[no-untyped-def]
         return FlowPoint(z + noise_level(schedule, s, z) * views.noise, s, views.noise)
 
-    monkeypatch.setattr(guidance.ism, "invert", noised)
+    monkeypatch.setattr(guidance.inversion, "invert", noised)
     got = gradient(ISM(SCALE, weight="lambda"), prior, views)
     assert_same(got, gradient(SDS(SCALE, "lambda"), prior, views))
 

@@ -18,7 +18,7 @@ from guidance.balanced_score import BalancedScore, balance
 from guidance.cfd import CFD
 from guidance.classifier_score import ClassifierScore
 from guidance.classifier_score_inverted import ClassifierScoreInverted
-from guidance.combine import guided, predict_each, weight_at
+from guidance.combine import guided, predict_each
 from guidance.coupled_score import CoupledScore
 from guidance.distribution_mapping import DistributionMapping
 from guidance.flow_inversion import FlowInversion
@@ -34,6 +34,7 @@ from guidance.sdi import SDI
 from guidance.sds import SDS
 from guidance.sjc import SJC
 from guidance.tsm import TSM
+from guidance.weights import weight_at
 from guidance.x0_reconstruction import X0Reconstruction
 
 SCALE = constant(5.0)

@@ -1,9 +1,11 @@
 """What every score-distillation algorithm must satisfy, and how they relate to each other exactly."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +21,9 @@ from dream3d.schedules import Ramp, constant
 from guidance import GUIDANCE, Views, gradient_as_loss
 from guidance.asynchronous_score import AsynchronousScore
 from guidance.balanced_score import BalancedScore
+from guidance.checks import check_guidance
 from guidance.classifier_score import ClassifierScore
-from guidance.combine import WEIGHTS, Weight, check_guidance, guided
+from guidance.combine import guided
 from guidance.coupled_score import CoupledScore
 from guidance.flow_inversion import FlowInversion
 from guidance.ism import ISM
@@ -33,6 +36,7 @@ from guidance.score_difference import ScoreDifference
 from guidance.sdi import SDI
 from guidance.sds import SDS
 from guidance.tsm import TSM
+from guidance.weights import WEIGHTS, Weight
 
 
 class NonlinearPrior(ClosedFormPrior):
@@ -111,6 +115,13 @@ TIMES = [0.7, 0.2, 0.9, 0.4]
 # Some rules change over the stage.
 PROGRESS = pytest.mark.parametrize("progress", [0.0, 0.75])
 every_guidance = pytest.mark.parametrize("name", GUIDANCE.names())
+
+
+@every_guidance
+def test_a_rule_is_one_file_of_at_most_eighty_lines(name: str) -> None:
+    # What makes a file longer belongs into the shared seams (guidance/combine.py, inversion.py, twin.py ...).
+    lines = Path(inspect.getfile(GUIDANCE[name])).read_text().splitlines()
+    assert len(lines) <= 80 and max(map(len, lines)) <= 120
 
 
 @every_guidance

@@ -9,7 +9,8 @@ import pytest
 from dream3d.config.build import COMPONENTS
 from dream3d.errors import ConfigError
 from dream3d.schedules import Ramp, constant
-from dream3d.setting_docs import Bounds, bounds, help_texts, usual_settings
+from dream3d.setting_docs import Bounds, bounds, help_texts, own_first, usual_settings
+from guidance.vsd import VSD
 from systems.base import Stage
 
 PARTS = [(kind, name) for kind, registry in COMPONENTS.items() for name in registry.names()]
@@ -118,3 +119,9 @@ def test_bounds_are_true(kind: str, name: str) -> None:
                 make(edge)
             with pytest.raises(ConfigError):
                 make(edge if is_open else beyond)
+
+
+def test_shared_settings_come_after_a_class_s_own() -> None:
+    names = [field.name for field in own_first(VSD)]
+    assert names[0] == "cfg_scale"
+    assert names[-3:] == ["rank", "companion_rate", "camera_dropout"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from dream3d.config import load_config
 from dream3d.errors import ConfigError
 from dream3d.schedules import Ramp
-from dream3d.setting_docs import Bounds, bounds, help_texts
+from dream3d.setting_docs import Bounds, bounds, help_texts, own_first
 from guidance.base import Guidance
 from systems.base import RunConfig, Stage
 
@@ -138,7 +138,7 @@ def fields_of(part: Any, prefix: str = "") -> list[Field]:
         part: an instance; its values are what the controls show.
         prefix: of the paths.
     """
-    names = [field.name for field in dataclasses.fields(part) if field.init]
+    names = [field.name for field in own_first(type(part)) if field.init]
     return [_field(part, name, f"{prefix}{name}") for name in names]
 
 
