@@ -1,16 +1,22 @@
 """Training learns, resumes from its averaged weights, and sampling follows the closed form of a known prior."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dream3d.diffusion import TableSchedule
 from dream3d.errors import ConfigError
 from dream3d.prior_training import TrainingConfig, sample, train
 from dream3d.prior_training.batches import draw_batch, even_times
-from dream3d.prior_training.loop import learning_rate
+from dream3d.prior_training.loop import Run, _step, learning_rate
+from dream3d.prior_training.pool import DrawnObjects, ObjectPool, draw_objects
+from dream3d.prior_training.probes import make_probe
 from dream3d.prior_training.weights import (
     FlatWeights,
     open_components,
@@ -100,6 +106,21 @@ def test_batches_drawn_ahead_train_alike(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "embedded")["images_seen"] == 40
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("acceleration", ["graphs", "compile"])
+def test_accelerated_steps_train_alike(tmp_path: Path, acceleration: str) -> None:
+    """In a process of its own: the type checks of these tests cannot be traced."""
+    for name in ("none", acceleration):
+        settings = (
+            f"--output {tmp_path / name} --acceleration {name} --processes 1 --objects 4 --views 2 "
+            "--reuse 2 --images 160 --channels 32 64 --log-seconds 0 --device cuda"
+        )
+        command = [sys.executable, "-m", "dream3d", "prior", "train", *settings.split()]
+        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    plain, other = (records(tmp_path / n, "training")[-1]["loss"] for n in ("none", acceleration))
+    assert other == pytest.approx(plain, rel=2e-2)
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_step(tmp_path: Path) -> None:
     train(tiny(tmp_path, processes=2, images=40))
@@ -127,6 +148,9 @@ def test_learning_rate_warms_up_holds_and_decays() -> None:
     decay = TrainingConfig(learning_rate=1.0, warmup_images=100, decay_images=1000)
     assert learning_rate(decay, 500) == pytest.approx(0.5)
     assert learning_rate(decay, 1000) == 0.0
+    clock = TrainingConfig(learning_rate=1.0, warmup_images=100, decay_minutes=10.0)
+    assert learning_rate(clock, 10**6, seconds=150.0) == pytest.approx(0.75)
+    assert learning_rate(clock, 10**6, seconds=700.0) == 0.0
 
 
 def test_times_are_stratified_and_favour_noise() -> None:
@@ -153,10 +177,105 @@ def test_batches_never_hold_held_out_combinations_and_drop_captions_jointly(trai
     assert named and not any(is_caption_held_out(parse(text)) for text in named)
 
 
+def drawn_objects(config: TrainingConfig, seed: int = 0) -> tuple[DrawnObjects, Any]:
+    components, _ = open_components(config)
+    drawn = draw_objects(config, components.tokenizer, np.random.default_rng(seed))
+    return drawn, components.tokenizer
+
+
+def test_a_pool_gives_back_what_was_drawn_over_other_backgrounds(trained: Path) -> None:
+    config = tiny(trained, objects=6, reuse=2, caption_drop=0.0, view_words_share=0.0)
+    drawn, tokenizer = drawn_objects(config)
+    assert len(drawn.plain) == 3
+    pool = ObjectPool(config, tokenizer, CPU)
+    pool.add(drawn)
+    generator = torch.Generator().manual_seed(1)
+    one, other = (pool.draw(np.random.default_rng(0), generator) for _ in range(2))
+    assert one.images.shape == (12, 64, 64, 3) and len(one.cameras) == 12
+    assert not torch.equal(one.images, other.images)
+    covered = drawn.pictures[..., 3].flatten(0, 1) == 255
+    for image, ids, camera in zip(one.images, one.token_ids, one.cameras.c2w, strict=True):
+        near = (drawn.cameras.c2w - camera).abs().amax(dim=(1, 2))
+        source = int(near.argmin())
+        assert near[source] == 0.0
+        assert torch.equal(ids, drawn.plain[source // 2])
+        truth = drawn.pictures[..., :3].flatten(0, 1)[source] / 255.0
+        assert (image - truth)[covered[source]].abs().max() < 1e-6
+        assert (image - truth)[~covered[source]].abs().max() > 0.02
+
+
+def test_a_full_pool_drops_the_oldest(trained: Path) -> None:
+    config = tiny(
+        trained, objects=4, reuse=2, pool_objects=3, view_words_share=0.0, caption_drop=0.0
+    )
+    drawn, tokenizer = drawn_objects(config)
+    pool = ObjectPool(config, tokenizer, CPU)
+    later = [drawn_objects(config, seed)[0] for seed in (1, 2)]
+    for objects in (drawn, *later):
+        pool.add(objects)
+    assert pool.count == 3
+    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    present = {tuple(r.tolist()) for _ in range(20) for r in pool.draw(rng, generator).token_ids}
+    expected = [ids for objects in (drawn, *later) for ids in objects.plain][-3:]
+    assert present == {tuple(ids.tolist()) for ids in expected}
+
+
+@pytest.mark.parametrize("told", [1.0, 0.0])
+def test_a_pool_drops_and_names_as_often_as_asked(trained: Path, told: float) -> None:
+    config = tiny(
+        trained, objects=400, reuse=100, joint_share=told, caption_drop=0.3, view_words_share=0.5
+    )
+    drawn, tokenizer = drawn_objects(config)
+    pool = ObjectPool(config, tokenizer, CPU)
+    pool.add(drawn)
+    ids = pool.draw(np.random.default_rng(0), torch.Generator().manual_seed(0)).token_ids
+    empty = (ids == pool.empty).all(dim=1).reshape(400, 2)
+    assert empty.float().mean() == pytest.approx(0.3, abs=0.06)
+    assert (empty[:, 0] == empty[:, 1]).all() == (told == 1.0)
+    lengths = (ids != tokenizer.pad_token_id).sum(dim=1)[~empty.flatten()]
+    plain = (drawn.plain != tokenizer.pad_token_id).sum(dim=1)
+    assert lengths.float().mean() > plain.float().mean() + 0.3
+
+
+@pytest.mark.slow
+def test_training_from_a_pool_lowers_the_loss(tmp_path: Path) -> None:
+    config = tiny(tmp_path, objects=8, reuse=4, images=320)
+    fresh, _ = open_components(config)
+    train(config)
+    learnt, _ = open_components(config)
+    schedule = TableSchedule(fresh.scheduler.alphas_cumprod)
+    before, after = (
+        make_probe(c, CPU, objects=8).measure(c, schedule)["loss_900"] for c in (fresh, learnt)
+    )
+    assert after < before - 0.05
+
+
+def test_a_gradient_that_is_not_finite_is_left_out(trained: Path) -> None:
+    config = tiny(trained)
+    components, _ = open_components(config)
+    flat, run = FlatWeights(components), Run(0, 0, 0.0)
+    before = flat.values.detach().clone()
+    optimiser = torch.optim.AdamW([flat.values], lr=0.1, weight_decay=0.0)
+    flat.gradients.fill_(1.0)[7] = torch.inf
+    _step(config, run, flat, optimiser, torch.tensor(3.0))
+    assert torch.equal(flat.values.detach(), before)
+    assert run.skipped == 1 and run.loss.isnan()
+    flat.gradients.fill_(1.0)
+    _step(config, run, flat, optimiser, torch.tensor(3.0))
+    assert run.skipped == 1 and run.loss == 3.0 and not torch.equal(flat.values, before)
+
+
 def test_settings_out_of_range_are_refused() -> None:
     for change in ({"joint_share": 1.5}, {"objects": 0}, {"device": "tpu"}):
         with pytest.raises(ConfigError):
             TrainingConfig(**change)  # type: ignore[arg-type]
+    for acceleration, word in (("graphs", "cuda"), ("magic", "choose none")):
+        with pytest.raises(ConfigError, match=word):
+            TrainingConfig(acceleration=acceleration)
+    with pytest.raises(ConfigError, match="divisor"):
+        TrainingConfig(objects=4, reuse=3)
+    with pytest.raises(ConfigError, match="decay_minutes"):
+        TrainingConfig(decay_images=10, decay_minutes=1.0)
     with pytest.raises(ConfigError, match="processes"):
         TrainingConfig(device="cuda", processes=2)
 

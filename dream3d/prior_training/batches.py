@@ -1,6 +1,6 @@
 """From the procedural world to what one training step needs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,10 @@ from dream3d.world.grammar import SIDE
 
 Told = Literal["joint", "camera", "text"]
 """What a step's samples are told: text, camera and each other; text and camera; text alone."""
+
+
+Draw = Callable[[TrainingConfig, Any, np.random.Generator], Any]
+"""What makes one item from the settings, the tokenizer and a source of chance."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +90,25 @@ def draw_batch(config: TrainingConfig, tokenizer: Any, rng: np.random.Generator)
 
 
 class _Stream(IterableDataset):
-    """Endless batches; each worker of a loader draws its own."""
+    """Endless draws; each worker of a loader has its own chance."""
 
-    def __init__(self, config: TrainingConfig, tokenizer: Any, seed: int) -> None:
-        self.config, self.tokenizer, self.seed = config, tokenizer, seed
+    def __init__(self, draw: Draw, config: TrainingConfig, tokenizer: Any, seed: int) -> None:
+        self.draw, self.config, self.tokenizer, self.seed = draw, config, tokenizer, seed
 
-    def __iter__(self) -> Iterator[TrainingBatch]:
+    def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
+        if worker is not None:
+            torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
         while True:
-            yield draw_batch(self.config, self.tokenizer, rng)
+            yield self.draw(self.config, self.tokenizer, rng)
 
 
-def batches(config: TrainingConfig, tokenizer: Any, seed: int) -> Iterator[TrainingBatch]:
-    """Endless batches, drawn here or, with `config.workers`, ahead of time by that many processes."""
-    stream = _Stream(config, tokenizer, seed)
+def batches(
+    config: TrainingConfig, tokenizer: Any, seed: int, draw: Draw = draw_batch
+) -> Iterator[Any]:
+    """Endless results of `draw`, made here or, with `config.workers`, ahead of time by that many processes."""
+    stream = _Stream(draw, config, tokenizer, seed)
     if config.workers == 0:
         return iter(stream)
     loader = DataLoader(
@@ -117,10 +125,10 @@ def even_times(
     Args:
         count: distinct levels.
         power: t = u^power; below 1 favours high noise.
-        generator: on the CPU.
+        generator: the only source of chance; the result is on its device.
         repeat: how often each level stands in a row (views that share theirs).
     """
-    u = (
-        torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
-    ) / count
+    device = generator.device
+    order = torch.randperm(count, generator=generator, device=device)
+    u = (order + torch.rand(count, generator=generator, device=device)) / count
     return (u**power).repeat_interleave(repeat)

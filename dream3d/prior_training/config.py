@@ -21,13 +21,19 @@ class TrainingConfig:
         images: stop when this many images have been seen in all, earlier runs included.
         decay_images: if positive, train this many images more while the learning rate falls to zero, then stop;
             `images` is then ignored.
+        decay_minutes: the same by the clock, for a machine lent for so long.
         minutes: stop after this long; 0 is no limit.
         save_minutes, probe_minutes, log_seconds: how often weights are written, probes measured, lines printed.
         seed: of weights, objects and noise.
         device: "cpu" or "cuda".
         processes: that share a step; their gradients are averaged. One thread each on the CPU.
+        acceleration: "none"; on "cuda" also "graphs" (each kind of step is recorded once and replayed, which spares
+            the launches) or "compile" (torch.compile fuses the network; the first steps take minutes).
         workers: further CPU processes per process that draw batches ahead; 0 draws between steps. A GPU wants about as
             many as there are cores.
+        reuse: how often a drawn object is used on average, each time over fresh backgrounds, with fresh noise and
+            words; above 1, drawn objects are kept on the device. For a GPU that learns faster than its CPU draws.
+        pool_objects: how many are kept, 64 KB each; the oldest make room.
         objects: per process and step, each seen from `views` sides.
         views: per object.
         learning_rate: of AdamW.
@@ -48,6 +54,7 @@ class TrainingConfig:
     start: str = ""
     images: int = 3_000_000
     decay_images: int = 0
+    decay_minutes: float = 0.0
     minutes: float = 0.0
     save_minutes: float = 10.0
     probe_minutes: float = 10.0
@@ -55,7 +62,10 @@ class TrainingConfig:
     seed: int = 0
     device: str = "cpu"
     processes: int = 2
+    acceleration: str = "none"
     workers: int = 0
+    reuse: int = 1
+    pool_objects: int = 65_536
     objects: int = 4
     views: int = 4
     learning_rate: float = 6e-4
@@ -82,13 +92,33 @@ class TrainingConfig:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a share in [0, 1]")
         positive = ("images", "processes", "objects", "views", "learning_rate", "time_power")
+        positive += ("reuse", "pool_objects")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a positive number")
         if self.workers < 0:
             raise ConfigError(f"workers is {self.workers}; choose 0 or more")
+        if self.decay_images > 0 and self.decay_minutes > 0.0:
+            raise ConfigError(
+                f"decay_images is {self.decay_images} and decay_minutes is {self.decay_minutes}; "
+                "choose one of them, the other 0"
+            )
+        if self.objects % self.reuse:
+            raise ConfigError(
+                f"reuse is {self.reuse}; choose a divisor of objects ({self.objects}), "
+                "so that every step draws the same number of new ones"
+            )
         if self.device not in ("cpu", "cuda"):
             raise ConfigError(f"device is '{self.device}'; choose 'cpu' or 'cuda'")
+        if self.acceleration not in ("none", "graphs", "compile"):
+            raise ConfigError(
+                f"acceleration is '{self.acceleration}'; choose none, graphs or compile"
+            )
+        if self.acceleration == "graphs" and self.device != "cuda":
+            raise ConfigError(
+                f"acceleration is 'graphs' and device is '{self.device}'; graphs need device cuda, "
+                "else choose none"
+            )
         if self.device == "cuda" and self.processes != 1:
             raise ConfigError(f"processes is {self.processes}; on 'cuda' choose 1")
 

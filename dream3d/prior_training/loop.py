@@ -2,8 +2,9 @@
 
 import json
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,12 @@ from dream3d.diffusion import TableSchedule
 from dream3d.files import append_line, make_directory
 from dream3d.prior_training.batches import TrainingBatch, batches, even_times
 from dream3d.prior_training.config import TrainingConfig
-from dream3d.prior_training.objective import (
-    latents_of,
-    loss_weights,
-    losses,
-    noisy,
-    predicted_x0,
-)
+from dream3d.prior_training.graphs import GraphedBackward, PlainBackward
+from dream3d.prior_training.objective import Exam, latents_of, loss_weights, noisy
+from dream3d.prior_training.pool import pooled_batches
 from dream3d.prior_training.probes import Probe, make_probe
 from dream3d.prior_training.weights import FlatWeights, open_components, save_prior
+from dream3d.priors.latent.camera_encoder import camera_features
 from dream3d.priors.latent.components import Components
 
 _LOSS_MEMORY = 0.99
@@ -39,18 +37,18 @@ class Run:
         images: seen by the weights in all, over all runs.
         first: `images` when this run began.
         seconds: of training in all, earlier runs included.
-        loss: running mean.
+        loss: running mean, NaN before the first step; on the training's device, read only when it is reported.
         steps: of this run.
-        skipped: steps left out because a gradient was not finite.
+        skipped: steps left out because a gradient was not finite; likewise.
         began, saved, probed, logged: clock readings of this run.
     """
 
     images: int
     first: int
     seconds: float
-    loss: float = math.nan
+    loss: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
     steps: int = 0
-    skipped: int = 0
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(()))
     began: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
     probed: float = -math.inf
@@ -63,39 +61,45 @@ class Run:
         return time.monotonic() - self.began
 
 
-def learning_rate(config: TrainingConfig, seen: int) -> float:
-    """After `seen` images of this run: a linear warm-up, then constant, or linear to zero in a decay run."""
+def learning_rate(config: TrainingConfig, seen: int, seconds: float = 0.0) -> float:
+    """After `seen` images and `seconds` of this run: a linear warm-up, then constant, or to zero in a decay run."""
     rate = config.learning_rate * min(1.0, (seen + 1) / max(config.warmup_images, 1))
     if config.decay_images:
         rate *= max(0.0, 1.0 - seen / config.decay_images)
+    if config.decay_minutes:
+        rate *= max(0.0, 1.0 - seconds / (60.0 * config.decay_minutes))
     return rate
 
 
 def target_images(config: TrainingConfig, first: int) -> int:
-    """The image count at which a run that began at `first` ends."""
+    """The image count at which a run that began at `first` ends; the clock may end it earlier."""
+    if config.decay_minutes:
+        return sys.maxsize
     return first + config.decay_images if config.decay_images else config.images
 
 
-def batch_loss(
+def make_exam(
     config: TrainingConfig,
     components: Components,
     schedule: TableSchedule,
     batch: TrainingBatch,
     generator: torch.Generator,
-) -> Tensor:
-    """The weighted loss of one batch."""
+) -> Exam:
+    """Noise a batch's latents, and say what the network gets to see of it."""
     device = torch.device(config.device)
-    joint = batch.told == "joint"
-    views = config.views if joint else 1
+    views = config.views if batch.told == "joint" else 1
     x0 = latents_of(components, batch.images.to(device))
     t = even_times(len(x0) // views, config.time_power, generator, repeat=views).to(device)
-    z_t = noisy(schedule, x0, t, generator)
     cameras = None if batch.told == "text" else batch.cameras.to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        output = predicted_x0(
-            components, z_t, schedule.index(t), batch.token_ids.to(device), cameras, views
-        )
-    return (losses(x0, output) * loss_weights(schedule, t, config.max_weight)).mean()
+    return Exam(
+        x0,
+        noisy(schedule, x0, t, generator),
+        schedule.index(t),
+        loss_weights(schedule, t, config.max_weight),
+        batch.token_ids.to(device),
+        None if cameras is None else camera_features(cameras),
+        views,
+    )
 
 
 def train_process(
@@ -117,6 +121,10 @@ def train_process(
     schedule = TableSchedule(components.scheduler.alphas_cumprod.to(config.device))
     probe = make_probe(components, torch.device(config.device)) if rank == 0 else None
     flat = FlatWeights(components)
+    if config.acceleration == "compile":
+        components.unet.compile()
+    record = config.acceleration == "graphs"
+    backward = GraphedBackward(components, flat) if record else PlainBackward(components, flat)
     average = flat.values.data.clone()
     optimiser = torch.optim.AdamW(
         [flat.values],
@@ -126,30 +134,37 @@ def train_process(
         fused=True,
     )
     rng = np.random.default_rng([config.seed, rank, first])
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    stream = batches(config, components.tokenizer, int(rng.integers(2**62)))
+    generator = torch.Generator(config.device).manual_seed(int(rng.integers(2**62)))
+    stream = _stream(config, components.tokenizer, int(rng.integers(2**62)), generator)
     while run.images < target_images(config, first):
-        batch = next(stream)
-        flat.gradients.zero_()
-        loss = batch_loss(config, components, schedule, batch, generator)
-        loss.backward()
-        shared = _shared([float(loss.detach()), float(should_stop() or _late(config, run))], group)
+        exam = make_exam(config, components, schedule, next(stream), generator)
+        loss = backward(exam)
+        last = should_stop() or _late(config, run)
         if group:
+            loss, last = _shared(loss, last, config.processes)
             dist.all_reduce(flat.gradients)
             flat.gradients.div_(config.processes)
-        optimiser.param_groups[0]["lr"] = learning_rate(config, run.images - first)
-        _step(config, run, flat, optimiser, shared[0] / config.processes)
+        optimiser.param_groups[0]["lr"] = learning_rate(config, run.images - first, run.elapsed)
+        _step(config, run, flat, optimiser, loss)
         # Early averages must not remember the random start (or, after a resume, may follow fast at first).
         average.lerp_(
             flat.values.data, 1.0 - min(config.ema, (1.0 + run.steps) / (10.0 + run.steps))
         )
         if rank == 0:
             _report(config, run, components, flat, average, schedule, probe)
-        if shared[1] > 0.0:
+        if last:
             break
     if rank == 0:
         _save(config, run, components, flat, average)
         _say(config, run, "stopped")
+
+
+def _stream(
+    config: TrainingConfig, tokenizer: Any, seed: int, generator: torch.Generator
+) -> Iterator[TrainingBatch]:
+    if config.reuse > 1:
+        return pooled_batches(config, tokenizer, seed, generator)
+    return batches(config, tokenizer, seed)
 
 
 def _step(
@@ -157,32 +172,35 @@ def _step(
     run: Run,
     flat: FlatWeights,
     optimiser: torch.optim.Optimizer,
-    loss: float,
+    loss: Tensor,
 ) -> None:
-    """Clip and apply the averaged gradient, and count."""
-    norm = flat.gradients.norm().item()
-    if math.isfinite(norm):
-        flat.gradients.mul_(min(1.0, config.clip / (norm + 1e-8)))
-        optimiser.step()
-        known = math.isfinite(run.loss)
-        run.loss = run.loss + (1.0 - _LOSS_MEMORY) * (loss - run.loss) if known else loss
-    else:
-        run.skipped += 1  # one overflow must not end hours of training; the log counts them
+    """Clip and apply the averaged gradient, and count; nothing here waits for a GPU.
+
+    A gradient that is not finite becomes zero: one overflow must not end hours of training; the log counts them.
+    """
+    norm = flat.gradients.norm()
+    finite = norm.isfinite()
+    scale = torch.where(finite, (config.clip / (norm + 1e-8)).clamp(max=1.0), 0.0)
+    flat.gradients.nan_to_num_(0.0, 0.0, 0.0).mul_(scale)
+    optimiser.step()
+    run.loss, run.skipped = run.loss.to(loss.device), run.skipped.to(loss.device)
+    mean = torch.where(run.loss.isnan(), loss, torch.lerp(loss, run.loss, _LOSS_MEMORY))
+    run.loss = torch.where(finite, mean, run.loss)
+    run.skipped = run.skipped + ~finite
     run.steps += 1
     run.images += config.images_per_step
 
 
-def _shared(values: list[float], group: bool) -> list[float]:
-    """Sums over the processes."""
-    if not group:
-        return values
-    message = torch.tensor(values, dtype=torch.float64)
+def _shared(loss: Tensor, last: bool, processes: int) -> tuple[Tensor, bool]:
+    """The mean loss of the processes, and whether one of them wants to stop."""
+    message = torch.stack([loss.double().cpu(), torch.tensor(float(last), dtype=torch.float64)])
     dist.all_reduce(message)
-    return message.tolist()
+    return (message[0] / processes).float(), bool(message[1] > 0.0)
 
 
 def _late(config: TrainingConfig, run: Run) -> bool:
-    return config.minutes > 0.0 and run.elapsed > 60.0 * config.minutes
+    limits = [m for m in (config.minutes, config.decay_minutes) if m > 0.0]
+    return bool(limits) and run.elapsed > 60.0 * min(limits)
 
 
 def _report(
@@ -229,10 +247,13 @@ def _say(config: TrainingConfig, run: Run, state: str) -> None:
     now = time.monotonic()
     rate = (run.images - run.logged_images) / max(now - run.logged, 1e-6)
     run.logged, run.logged_images = now, run.images
-    left = max(target_images(config, run.first) - run.images, 0)
-    eta = f", {left / rate / 60.0:.0f} min left" if rate > 0.0 and left else ""
+    left = max(target_images(config, run.first) - run.images, 0) / max(rate, 1e-6) / 60.0
+    if config.decay_minutes:
+        left = max(config.decay_minutes - run.elapsed / 60.0, 0.0)
+    eta = f", {left:.0f} min left" if rate > 0.0 and left else ""
+    loss = run.loss.item()
     print(
-        f"{state}: {run.images} images, loss {run.loss:.4f}, {rate:.1f} images/s, "
+        f"{state}: {run.images} images, loss {loss:.4f}, {rate:.1f} images/s, "
         f"{run.elapsed / 60:.1f} min{eta}",
         flush=True,
     )
@@ -241,9 +262,9 @@ def _say(config: TrainingConfig, run: Run, state: str) -> None:
         {
             "event": state,
             "images": run.images,
-            "loss": run.loss if math.isfinite(run.loss) else None,
+            "loss": loss if math.isfinite(loss) else None,
             "images_per_second": rate,
-            "skipped_steps": run.skipped,
+            "skipped_steps": int(run.skipped),
             "seconds": run.seconds + run.elapsed,
         },
     )

@@ -15,6 +15,7 @@ from dream3d.cameras import CameraBatch
 from dream3d.diffusion import TableSchedule
 from dream3d.prior_training.batches import token_ids
 from dream3d.prior_training.objective import latents_of, losses, noisy, predicted_x0
+from dream3d.priors.latent.camera_encoder import camera_features
 from dream3d.priors.latent.components import Components
 from dream3d.world.dataset import Mix, sample_batch
 
@@ -54,8 +55,9 @@ class Probe:
             def error(
                 ids: Tensor, cameras: CameraBatch, z_t: Tensor = z_t, index: Tensor = index
             ) -> float:
+                told = camera_features(cameras)
                 with torch.autocast(z_t.device.type, dtype=torch.bfloat16):
-                    output = predicted_x0(components, z_t, index, ids, cameras)
+                    output = predicted_x0(components, z_t, index, ids, told)
                 return losses(self.x0, output).mean().item()
 
             right = error(self.token_ids, self.cameras)

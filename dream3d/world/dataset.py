@@ -49,6 +49,7 @@ class WorldBatch:
 
     Attributes:
         images: over the random backgrounds, sRGB in [0, 1].
+        foreground: the object alone, multiplied by its coverage; images add what shows of the backgrounds.
         alpha: coverage by the object.
         captions: one per object, without view words; colours may be left open.
         views: the view words of every image, "front left" or "high back"; see `prompts.with_view`.
@@ -63,6 +64,7 @@ class WorldBatch:
     """
 
     images: Float[Tensor, "N V S S 3"]
+    foreground: Float[Tensor, "N V S S 3"]
     alpha: Float[Tensor, "N V S S 1"]
     captions: list[str]
     views: list[list[str]]
@@ -112,6 +114,7 @@ def sample_batch(
     elevations = cameras.elevation_deg.reshape(objects, views)
     return WorldBatch(
         images=torch.from_numpy(rgb + (1.0 - alpha) * backgrounds),
+        foreground=torch.from_numpy(rgb),
         alpha=torch.from_numpy(alpha),
         captions=[caption_text(thing.caption) for thing in things],
         views=[
