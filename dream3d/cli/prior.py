@@ -52,6 +52,9 @@ def add_options(name: str, parser: Parser) -> Command:
     parser.description = "Measure the embedded prior's samples with the evaluator."
     parser.add_argument("--directory", type=Path, help="of a trained prior (default: the shipped)")
     parser.add_argument("--samples", type=int, default=600, help="behind each figure (default 600)")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="where the prior samples"
+    )
     return evaluate
 
 
@@ -132,9 +135,13 @@ def evaluate(arguments: argparse.Namespace) -> Outcome:
     _in_range("samples", arguments.samples, 1, 100_000)
     say("loading")
     from dream3d.evaluation.prior import evaluate_embedded
+    from dream3d.run import resolve_device
 
     figures = evaluate_embedded(
-        arguments.directory, arguments.samples, lambda line: print(line, file=sys.stderr)
+        arguments.directory,
+        arguments.samples,
+        lambda line: print(line, file=sys.stderr),
+        str(resolve_device(arguments.device)),
     )
     return Outcome(figures, "\n".join(_lines(figures)))
 

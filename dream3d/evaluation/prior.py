@@ -128,6 +128,7 @@ def evaluate_embedded(
     directory: Path | None = None,
     n: int = 600,
     report: Callable[[str], None] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """`evaluate_prior` of the embedded prior, with its size and the number of images it has seen.
 
@@ -135,13 +136,14 @@ def evaluate_embedded(
         directory: written by `dream3d prior train`; None for the shipped one.
         n: trials of each figure.
         report: told a line of progress now and then.
+        device: where the prior samples, "cpu" or "cuda"; the noise is the same. The evaluator reads on the CPU.
     """
     from dream3d.priors.embedded import PACKAGED, EmbeddedConfig, read_manifest
 
     place = PACKAGED if directory is None else directory
     manifest = read_manifest(place)
     prior = EmbeddedConfig(path="" if directory is None else str(directory)).load(
-        torch.device("cpu")
+        torch.device(device)
     )
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     return {
