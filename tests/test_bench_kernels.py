@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 import torch
 
-from dream3d.bench import kernel_cases, kernels
+from dream3d.bench import device_kernels, kernel_cases, kernels
 from dream3d.bench.kernel_cases import CONTESTS, Contest
 from dream3d.cli.main import main
 from dream3d.errors import BackendError
+from renderers.backends import BACKENDS
 
 SMALL = {
     "splats": partial(kernel_cases.splats, 50, 16),
@@ -135,3 +136,54 @@ def test_the_command_prints_one_object(idle, monkeypatch, capsys):
 def test_other_processes_are_seen():
     load = kernels.Load()
     assert load.foreign() is None  # too short a while to tell
+
+
+@pytest.mark.parametrize("task", device_kernels.TASKS, ids=lambda task: f"{task.op}-{task.case}")
+def test_tasks_of_a_gpu_name_backends_and_compute(task):
+    names = [b.name for b in BACKENDS if b.renderer == task.renderer]
+    assert set(task.only) <= set(names)
+    assert device_kernels._taking_part(task, torch.device("cuda"))[0].name == "torch"
+
+
+@pytest.mark.parametrize("op", SMALL)
+def test_backends_are_timed_beside_the_reference_on_one_device(op):
+    only = {"march": ("torch", "warp"), "composite": ("torch", "warp")}.get(op, ())
+    renderer = {"splats": "splats", "rasterize_interpolate": "mesh"}.get(op, "volume")
+    if op == "hash_grid":
+        only = ("torch", "warp")
+    task = device_kernels.Task(op, "tiny", renderer, lambda device: SMALL[op](device=device), only)
+    rows = device_kernels.time_task(task, 2, torch.device("cpu"))
+    assert rows[0]["backend"] == "torch" and rows[0]["ratio"] == 1.0 and rows[0]["difference"] == 0
+    assert [row["backend"] for row in rows] == ["torch", "warp"]
+    for row in rows[1:]:
+        assert "skipped" in row or (row["ratio"] > 0 and row["difference"] < 1e-3)
+
+
+def test_a_backend_that_fails_or_differs_gets_no_ratio():
+    def make(device):
+        def run(backend):
+            if backend == "warp":
+                raise RuntimeError("no kernel image is available\nmore words")
+            return [torch.ones(2)]
+
+        return run
+
+    task = device_kernels.Task("march", "tiny", "volume", make, ("torch", "warp"))
+    rows = device_kernels.time_task(task, 1, torch.device("cpu"))
+    assert "no kernel image" in rows[1]["skipped"] or "not installed" in rows[1]["skipped"]
+    other = device_kernels.Task(
+        "march",
+        "tiny",
+        "volume",
+        lambda device: lambda backend: [torch.full((2,), 1.0 if backend == "torch" else 1.1)],
+        ("torch", "warp"),
+    )
+    rows = device_kernels.time_task(other, 1, torch.device("cpu"))
+    assert "skipped" in rows[1] or rows[1]["ratio"] is None
+
+
+def test_without_a_gpu_the_command_says_so(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert main(["bench", "kernels", "--device", "cuda"]) == 2
+    assert "torch sees no such GPU here" in capsys.readouterr().err

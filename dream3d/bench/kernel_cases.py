@@ -64,10 +64,11 @@ def splat_camera(size: int) -> CameraBatch:
     return orbit_cameras([0.0], 10.0, size=size)
 
 
-def splats(count: int, size: int) -> Pass:
+def splats(count: int, size: int, device: str = "cpu") -> Pass:
     """Render a shell of splats; gradients of all parameters."""
-    values = {name: value.requires_grad_() for name, value in shell(count).tensors().items()}
-    data, cameras = SplatData(**values), splat_camera(size)
+    tensors = shell(count).tensors()
+    values = {name: value.to(device).requires_grad_() for name, value in tensors.items()}
+    data, cameras = SplatData(**values), splat_camera(size).to(torch.device(device))
 
     def run(backend: str) -> list[Tensor]:
         out = render_splats(data, cameras, backend)
@@ -78,13 +79,13 @@ def splats(count: int, size: int) -> Pass:
     return run
 
 
-def hash_grid(points: int, table_log2: int) -> Pass:
+def hash_grid(points: int, table_log2: int, device: str = "cpu") -> Pass:
     """Encode random points with 16 levels of two features; gradient of the table."""
     g = torch.Generator().manual_seed(0)
     layout = geometric_layout(16, 16, 512, table_log2, 2)
-    table = torch.randn(layout.offsets[-1], 2, generator=g, requires_grad=True)
-    where = 2.0 * torch.rand(points, 3, generator=g) - 1.0
-    cotangent = torch.randn(points, layout.width, generator=g)
+    table = torch.randn(layout.offsets[-1], 2, generator=g).to(device).requires_grad_()
+    where = (2.0 * torch.rand(points, 3, generator=g) - 1.0).to(device)
+    cotangent = torch.randn(points, layout.width, generator=g).to(device)
 
     def run(backend: str) -> list[Tensor]:
         out = encode(where, table, layout, backend)
@@ -93,7 +94,7 @@ def hash_grid(points: int, table_log2: int) -> Pass:
     return run
 
 
-def march_rays(rays: int, samples: int) -> Pass:
+def march_rays(rays: int, samples: int, device: str = "cpu") -> Pass:
     """March rays with `samples` steps across the diagonal through a grid of which a ball is occupied."""
     g = torch.Generator().manual_seed(0)
     origins = 3.2 * torch.nn.functional.normalize(torch.randn(rays, 3, generator=g), dim=1)
@@ -102,7 +103,8 @@ def march_rays(rays: int, samples: int) -> Pass:
     axis = (torch.arange(32) + 0.5) / 16.0 - 1.0
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     occupied = (x * x + y * y + z * z) < 0.36
-    step, jitter = 2.0 * 3.0**0.5 / samples, torch.full((rays,), 0.5)
+    step, jitter = 2.0 * 3.0**0.5 / samples, torch.full((rays,), 0.5, device=device)
+    origins, directions, occupied = (x.to(device) for x in (origins, directions, occupied))
 
     def run(backend: str) -> list[Tensor]:
         found = march(origins, directions, occupied, step, jitter, backend)
@@ -111,14 +113,16 @@ def march_rays(rays: int, samples: int) -> Pass:
     return run
 
 
-def composite_rays(rays: int, samples: int) -> Pass:
+def composite_rays(rays: int, samples: int, device: str = "cpu") -> Pass:
     """Composite colour and depth of `samples` samples a ray; gradients of density and features."""
     g = torch.Generator().manual_seed(0)
     n = rays * samples
-    density = (20.0 * torch.rand(n, generator=g)).requires_grad_()
-    features = torch.rand(n, 4, generator=g).requires_grad_()
-    length, start = torch.full((n,), 0.02), torch.arange(rays + 1) * samples
-    cotangents = [torch.randn(rays, 4, generator=g), torch.randn(rays, generator=g)]
+    density = (20.0 * torch.rand(n, generator=g)).to(device).requires_grad_()
+    features = torch.rand(n, 4, generator=g).to(device).requires_grad_()
+    length = torch.full((n,), 0.02, device=device)
+    start = torch.arange(rays + 1, device=device) * samples
+    drawn = torch.randn(rays, 4, generator=g), torch.randn(rays, generator=g)
+    cotangents = [cotangent.to(device) for cotangent in drawn]
 
     def run(backend: str) -> list[Tensor]:
         outputs = composite(density, features, length, start, backend)

@@ -16,6 +16,11 @@ def add_options(name: str, parser: Parser) -> Command:
     add("ops", nargs="*", metavar="OP", help="splats, hash_grid, march, ... (default: all)")
     add("--rounds", type=int, default=7, help="passes of each side, 1 to 1000")
     add("--force", action="store_true", help="show ratios on a loaded machine too")
+    add(
+        "--device",
+        default="cpu",
+        help="cuda: every backend that runs on a GPU beside the torch reference there",
+    )
     return run
 
 
@@ -24,9 +29,14 @@ def run(arguments: argparse.Namespace) -> Outcome:
     if not 1 <= arguments.rounds <= 1000:
         raise UsageError(f"--rounds is {arguments.rounds}; choose 1 to 1000")
     say("loading")
+    ops = [*arguments.ops, *arguments.literal]
+    if arguments.device != "cpu":
+        from dream3d.bench.device_kernels import bench_device_kernels
+
+        found = bench_device_kernels(ops, arguments.rounds, arguments.device, say)
+        return Outcome(found, device_table(found))
     from dream3d.bench.kernels import bench_kernels
 
-    ops = [*arguments.ops, *arguments.literal]
     result = bench_kernels(ops, arguments.rounds, arguments.force, say)
     return Outcome(result, table(result))
 
@@ -54,3 +64,22 @@ def table(result: dict[str, Any]) -> str:
     cores = result["machine"]["cores"]
     lines.append(f"{result['machine']['processor']}, {cores} cores, load {result['load']}")
     return "\n".join([*lines, *([result["warning"]] if "warning" in result else [])])
+
+
+def device_table(result: dict[str, Any]) -> str:
+    """The rows of a GPU in columns."""
+    lines = [
+        f"{'operation':22} {'case':10} {'backend':11} {'ms':>9} {'median':>9} {'ratio':>7} {'MB':>8} "
+        f"{'difference':>10}"
+    ]
+    for row in result["rows"]:
+        start = f"{row['op']:22} {row['case']:10} {row['backend']:11}"
+        if "skipped" in row:
+            lines.append(f"{start} skipped: {row['skipped']}")
+            continue
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.1f}"
+        memory = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.1f}"
+        times = f"{row['ms']:9.3f} {row['ms_median']:9.3f}"
+        lines.append(f"{start} {times} {ratio:>7} {memory:>8} {row['difference']:10.1e}")
+    where = result["machine"].get("gpu", result["machine"]["processor"])
+    return "\n".join([*lines, f"{where}, torch {result['machine']['torch']}"])
