@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.diffusion import NoiseSchedule, Prediction, add_noise, per_sample
+from dream3d.diffusion import NoiseSchedule, Prediction, add_noise
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Condition
 
@@ -181,30 +181,3 @@ def restore_parameters(companion: Companion, tensors: Mapping[str, Tensor]) -> N
     with torch.no_grad():
         for name, parameter in companion.parameters().items():
             parameter.copy_(tensors[name])
-
-
-class GaussianCompanion(Companion):
-    """The twin of a closed-form prior: N(mean, std^2), both learnt, the same for every prompt and camera.
-
-    Args:
-        mean: to begin with, C x h x w.
-        std: to begin with.
-        schedule: the prior's.
-    """
-
-    def __init__(self, mean: Float[Tensor, "C h w"], std: float, schedule: NoiseSchedule) -> None:
-        self.mean = mean.clone().requires_grad_()
-        self.log_std = torch.tensor(std, dtype=mean.dtype).log().to(mean.device).requires_grad_()
-        self.schedule = schedule
-
-    def parameters(self) -> dict[str, Tensor]:
-        return {"mean": self.mean, "log_std": self.log_std}
-
-    def output(
-        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
-    ) -> Prediction:
-        alpha = per_sample(self.schedule.alpha(t), z_t)
-        sigma = per_sample(self.schedule.sigma(t), z_t)
-        variance = alpha**2 * (2.0 * self.log_std).exp() + sigma**2
-        eps = sigma * (z_t - alpha * self.mean.to(z_t.dtype)) / variance
-        return Prediction(eps.to(z_t.dtype), "eps", z_t, alpha, sigma)

@@ -10,9 +10,8 @@ from dream3d.bench import step
 from dream3d.bench.step import Stopwatch, network_cost, step_cost
 from dream3d.cli.bench_step import table
 from dream3d.cli.main import main
-from dream3d.companion import GaussianCompanion
 from dream3d.diffusion import Prediction
-from dream3d.priors.gaussian import ClosedFormPrior
+from dream3d.priors.gaussian import ClosedFormPrior, MovedPrior
 
 
 @pytest.mark.parametrize(("name", "calls"), [("sds", 1), ("asynchronous-score", 2)])
@@ -35,12 +34,12 @@ def test_a_companions_answers_and_training_are_no_overhead(
     """A slow companion shows in its own two parts, however often it asks the prior meanwhile."""
     slow = 0.02
 
-    def output(self: GaussianCompanion, *args: Any) -> Prediction:
+    def output(self: MovedPrior, *args: Any) -> Prediction:
         time.sleep(slow)
         return plain(self, *args)
 
-    plain = GaussianCompanion.output
-    monkeypatch.setattr(GaussianCompanion, "output", output)
+    plain = MovedPrior.output
+    monkeypatch.setattr(MovedPrior, "output", output)
     row = step_cost(name, ClosedFormPrior(8), steps=3)
     parts = row["milliseconds"]
     assert parts["companion_predict"] >= answers * slow * 1e3

@@ -14,7 +14,6 @@ from dream3d.companion import (
     Companion,
     CompanionSettings,
     CompanionTrainer,
-    GaussianCompanion,
     denoising_loss,
 )
 from dream3d.diffusion import CosineSchedule, Prediction, PredictionKind, add_noise, per_sample
@@ -149,16 +148,20 @@ def test_the_loss_is_zero_for_the_truth_and_positive_beside_it(kind: PredictionK
     assert wrong > 0.005
 
 
-def test_a_gaussian_companion_learns_mean_and_spread() -> None:
-    schedule, generator = CosineSchedule(), torch.Generator().manual_seed(0)
+def test_the_twin_of_a_closed_form_prior_begins_as_it_and_learns_mean_and_spread() -> None:
+    prior, generator = ClosedFormPrior(4), torch.Generator().manual_seed(0)
+    told = Condition(prior.embed(["a red mug"]).expand(64, -1, -1))
+    companion = prior.companion(1, 0)
+    z, t = torch.randn(64, 3, 4, 4, generator=generator), torch.full((64,), 0.5)
+    assert torch.equal(companion.predict(z, t, told).value, prior.predict(z, t, told).value)
     mean = torch.tensor([0.5, -0.3, 0.0]).reshape(3, 1, 1).expand(3, 4, 4)
-    companion = GaussianCompanion(torch.zeros(3, 4, 4), 0.2, schedule)
-    trainer = CompanionTrainer(companion, schedule, CompanionSettings(1, 0.02, 0.1))
+    trainer = CompanionTrainer(companion, prior.schedule, CompanionSettings(1, 0.02, 0.1))
     for _ in range(400):
         z = mean + 0.6 * torch.randn(64, 3, 4, 4, generator=generator)
-        trainer.step(z, Condition(torch.zeros(64, 1, 1)), generator)
-    assert (companion.mean - mean).abs().max() < 0.12
-    assert companion.log_std.exp().item() == pytest.approx(0.6, rel=0.06)
+        trainer.step(z, told, generator)
+    learnt = companion.parameters()
+    assert (prior.means("a red mug") + learnt["shift"] - mean).abs().max() < 0.12
+    assert 0.2 * learnt["log_widening"].exp().item() == pytest.approx(0.6, rel=0.06)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -21,10 +21,10 @@ from test_guidance_closed_form import (
 from dream3d.bench.toy import stable_diffusion_schedule
 from dream3d.bootstrap import improved
 from dream3d.cameras import orbit_cameras
-from dream3d.companion import Companion, CompanionPair, GaussianCompanion
+from dream3d.companion import Companion, CompanionPair
 from dream3d.diffusion import Prediction
 from dream3d.priors.base import Condition
-from dream3d.priors.gaussian import ClosedFormPrior
+from dream3d.priors.gaussian import ClosedFormPrior, MovedPrior
 from dream3d.schedules import constant
 from guidance import Guidance
 from guidance.asynchronous_score import AsynchronousScore
@@ -334,8 +334,10 @@ def test_bootstrapped_score_ends_at_the_prior() -> None:
     lam = level(prior, level_up)
     c = STD / math.hypot(STD, lam)
 
-    def gaussian(mean: float, std: float) -> GaussianCompanion:
-        return GaussianCompanion(torch.tensor([[[mean]]]).double(), std, prior.schedule)
+    def gaussian(mean: float, std: float) -> Companion:
+        twin = MovedPrior(prior)
+        twin.shift, twin.log_widening = torch.tensor([[[mean - MEAN]]]), torch.tensor(std / STD).log()
+        return twin
 
     # What `improved` makes of particles is what the docstring says.
     views = scalar_views(x, 0.5, draws(2, 400))

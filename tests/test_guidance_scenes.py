@@ -20,7 +20,6 @@ from dream3d.scenes.base import SCENES, Scene
 from dream3d.time_samplers import AnnealedTime
 from dream3d.train import TrainState, make_optimizer, train_stage
 from guidance import GUIDANCE
-from guidance.bootstrapped_score import BootstrappedScore
 from systems.base import Stage
 
 STEPS, SIZE = 20, 16
@@ -98,21 +97,9 @@ def test_the_flow_with_noise_on_the_surface_runs_on_every_scene(scene: str) -> N
     assert after < before
 
 
-TWINS_FIRST = {("bootstrapped-score", "neus")}
-"""Both twins begin as one and the same, so the first gradients are 0 and what moves the scene are its own regularisers,
-which Adam brings to full steps. The twins part as they learn; a signed distance needs more than twenty steps to make up
-for it.
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scene", [name for name in SCENES.names() if name != "canvas"])
 @pytest.mark.parametrize("name", GUIDANCE.names())
 def test_every_guidance_lowers_the_residual_of_every_scene(name: str, scene: str) -> None:
-    stage = stage_for(name, scene)
-    if (name, scene) in TWINS_FIRST:
-        # The published rate of the twins is for tens of thousands of steps.
-        rule = BootstrappedScore(companion_rate=0.1)
-        stage = replace(stage, guidance=rule, steps=3 * STEPS)
-    before, after = before_and_after(stage, along=True)
+    before, after = before_and_after(stage_for(name, scene), along=True)
     assert after < before

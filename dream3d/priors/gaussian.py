@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dream3d.companion import Companion, GaussianCompanion
+from dream3d.companion import Companion
 from dream3d.diffusion import (
     CosineSchedule,
     NoiseSchedule,
@@ -111,27 +111,63 @@ class ClosedFormPrior(Prior):
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
         return (0.5 + 0.5 * latents).clamp(0.0, 1.0).permute(0, 2, 3, 1)
 
+    @torch.no_grad()
     def predict(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        with torch.no_grad():
-            alpha = per_sample(self.schedule.alpha(t), z_t)
-            sigma = per_sample(self.schedule.sigma(t), z_t)
-            means = condition.tokens.to(z_t.dtype).unflatten(2, z_t.shape[1:])  # [B, K, C, h, w]
-            # The empty prompt's picture is exactly grey, which no other prompt's is.
-            empty = (condition.tokens == 0.0).flatten(1).all(dim=1).to(z_t.dtype)
-            std = self.std + (self.empty_std - self.std) * empty
-            variance = alpha**2 * per_sample(std, z_t) ** 2 + sigma**2
-            residual = z_t[:, None] - alpha[:, None] * means
-            energy = -0.5 * (residual**2).flatten(2).sum(2) / variance.flatten(1)
-            weight = per_sample(torch.softmax(energy, dim=1).flatten(), residual.flatten(0, 1))
-            mixed = (weight.view(*residual.shape[:2], 1, 1, 1) * residual).sum(1)
-            return Prediction(sigma * mixed / variance, "eps", z_t, alpha, sigma)
+        return self.moved(
+            z_t, t, condition, torch.zeros_like(z_t[0]), torch.ones_like(z_t[0, 0, 0, 0])
+        )
+
+    def moved(
+        self,
+        z_t: Float[Tensor, "B C h w"],
+        t: Float[Tensor, " B"],
+        condition: Condition,
+        shift: Float[Tensor, "C h w"],
+        widening: Float[Tensor, ""],
+    ) -> Prediction:
+        """The exact prediction if every picture were moved by `shift` and every spread multiplied by `widening`.
+
+        With gradient to both.
+        """
+        alpha = per_sample(self.schedule.alpha(t), z_t)
+        sigma = per_sample(self.schedule.sigma(t), z_t)
+        means = condition.tokens.to(z_t.dtype).unflatten(2, z_t.shape[1:])  # [B, K, C, h, w]
+        # The empty prompt's picture is exactly grey, which no other prompt's is.
+        empty = (condition.tokens == 0.0).flatten(1).all(dim=1).to(z_t.dtype)
+        std = (self.std + (self.empty_std - self.std) * empty) * widening.to(z_t.dtype)
+        variance = alpha**2 * per_sample(std, z_t) ** 2 + sigma**2
+        residual = z_t[:, None] - alpha[:, None] * (means + shift.to(z_t.dtype))
+        energy = -0.5 * (residual**2).flatten(2).sum(2) / variance.flatten(1)
+        weight = per_sample(torch.softmax(energy, dim=1).flatten(), residual.flatten(0, 1))
+        mixed = (weight.view(*residual.shape[:2], 1, 1, 1) * residual).sum(1)
+        return Prediction(sigma * mixed / variance, "eps", z_t, alpha, sigma)
 
     def companion(self, rank: int, seed: int, name: str = "companion") -> Companion:
-        """A single learnt Gaussian that begins as the empty prompt's; the arguments are not needed."""
-        grey = self.means("").mean(0).to(self.device)
-        return GaussianCompanion(grey, self.empty_std, self.schedule)
+        """The prior with its pictures moved and widened; the arguments are not needed."""
+        return MovedPrior(self)
+
+
+class MovedPrior(Companion):
+    """A closed-form prior's twin: one picture added to all of its, one factor on their spread, both learnt.
+
+    Args:
+        prior: what it is without training, under every prompt.
+    """
+
+    def __init__(self, prior: ClosedFormPrior) -> None:
+        self.prior = prior
+        self.shift = torch.zeros(prior.latent_shape, device=prior.device, requires_grad=True)
+        self.log_widening = torch.zeros((), device=prior.device, requires_grad=True)
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {"shift": self.shift, "log_widening": self.log_widening}
+
+    def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        return self.prior.moved(z_t, t, condition, self.shift, self.log_widening.exp())
 
 
 @dataclass(frozen=True)
