@@ -5,13 +5,15 @@
 
     drop w from the prompt of view v  where  p_v(prompt) / (p_v(prompt) / 2 + p_v(prompt without w) / 2) < threshold
 
-p_v is renormalised over the four views. `Debiasing` is a `rewrite` for `dream3d.prompts.Prompts`.
+p_v is renormalised over the four views. `DebiasingSettings` are a run's; off unless they name a language model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dream3d.errors import ConfigError, ModelError
 
 VIEWS = ("side", "front", "back", "overhead")
 SIDE_OF = {
@@ -33,54 +35,94 @@ def shares(probability: ViewProbability, prompt: str) -> dict[str, float]:
     return {view: found[view] / total for view in VIEWS}
 
 
-@dataclass
-class Debiasing:
-    """Per view, the prompt without the words that speak for another; each prompt is looked at once.
+@dataclass(frozen=True)
+class DebiasingSettings:
+    """Whether, and by which language model, each view's prompt loses the words that speak for another view.
 
     Attributes:
-        probability: of the views, given a prompt.
+        model: a masked language model: a directory, or an id such as google-bert/bert-base-uncased; empty is off.
         removable: words that may be dropped; empty for all words of the prompt.
-        threshold: the ratio below which a word is dropped, in (0, 1].
+        threshold: the ratio below which a word is dropped, in (0, 1]; 0.95 is published.
     """
 
-    probability: ViewProbability
+    model: str = ""
     removable: tuple[str, ...] = ()
     threshold: float = 0.95
-    _known: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
-    def __call__(self, prompt: str, side: str) -> str:
-        """The prompt for a view; `side` is one of SIDE_OF."""
-        if prompt not in self._known:
-            self._known[prompt] = self._debiased(prompt)
-        return self._known[prompt][SIDE_OF[side]]
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold <= 1.0:
+            raise ConfigError(
+                f"debiasing.threshold is {self.threshold}; choose a ratio above 0 and at most 1"
+            )
 
-    def _debiased(self, prompt: str) -> dict[str, str]:
-        words, full = prompt.split(), shares(self.probability, prompt)
-        kept: dict[str, list[str]] = {view: [] for view in VIEWS}
-        for index, word in enumerate(words):
-            may_go = not self.removable or word.strip(",.").lower() in self.removable
-            rest = " ".join(words[:index] + words[index + 1 :])
-            without = shares(self.probability, rest) if may_go and rest else full
-            for view in VIEWS:
-                mean = 0.5 * (full[view] + without[view])
-                if mean == 0.0 or full[view] / mean >= self.threshold:
-                    kept[view].append(word)
-        # A prompt of nothing says less than a biased one.
-        return {view: " ".join(words) or prompt for view, words in kept.items()}
+    def prompt_for(self, prompt: str) -> Callable[[str], str]:
+        """From a side (of SIDE_OF) to the prompt for views of it. The language model is read, asked and freed here.
+
+        Raises:
+            ModelError: it cannot be had, or is none.
+        """
+        if not self.model:
+            return lambda side: prompt
+        from dream3d.priors.pipelines.hub import model_directory
+
+        model = masked_model(model_directory(self.model, whole=True))
+        kept = debiased(prompt, model, self.removable, self.threshold)
+        return lambda side: kept[SIDE_OF[side]]
+
+
+def debiased(
+    prompt: str,
+    probability: ViewProbability,
+    removable: tuple[str, ...] = (),
+    threshold: float = 0.95,
+) -> dict[str, str]:
+    """The prompt for each of VIEWS, without the words that speak for another.
+
+    Args:
+        prompt: any text.
+        probability: of the views, given a prompt; asked once for it and once without each word.
+        removable: see `DebiasingSettings`.
+        threshold: see there.
+    """
+    words, full = prompt.split(), shares(probability, prompt)
+    kept: dict[str, list[str]] = {view: [] for view in VIEWS}
+    for index, word in enumerate(words):
+        may_go = not removable or word.strip(",.").lower() in removable
+        rest = " ".join(words[:index] + words[index + 1 :])
+        without = shares(probability, rest) if may_go and rest else full
+        for view in VIEWS:
+            mean = 0.5 * (full[view] + without[view])
+            if mean == 0.0 or full[view] / mean >= threshold:
+                kept[view].append(word)
+    # A prompt of nothing says less than a biased one.
+    return {view: " ".join(words) or prompt for view, words in kept.items()}
 
 
 def masked_model(directory: Path) -> ViewProbability:
     """The view probabilities of a masked language model (e.g. BERT) in a local directory; nothing is downloaded.
 
     Raises:
-        OSError, ValueError: there is no such model.
+        ModelError: there is no such model, or it does not know the views as words.
     """
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    model: Any = AutoModelForMaskedLM.from_pretrained(directory, local_files_only=True).eval()
+    here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory, **here)
+        model: Any = AutoModelForMaskedLM.from_pretrained(directory, use_safetensors=True, **here)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{directory} holds no masked language model in safetensors ({str(error).splitlines()[0]}); give one such "
+            "as google-bert/bert-base-uncased, or leave debiasing.model empty"
+        ) from error
+    model = model.eval()
     ids = [tokenizer.convert_tokens_to_ids(view) for view in VIEWS]
+    if tokenizer.mask_token_id is None or {None, tokenizer.unk_token_id} & set(ids):
+        raise ModelError(
+            f"the language model in {directory} has no mask, or not {', '.join(VIEWS)} as words of one token; give one "
+            "such as google-bert/bert-base-uncased"
+        )
 
     def probability(prompt: str) -> dict[str, float]:
         text = f"This image is depicting a {tokenizer.mask_token} view of {prompt}"

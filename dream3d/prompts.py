@@ -120,8 +120,8 @@ class Prompts:
         prior: embeds the texts and says whether it takes cameras.
         prompt: what to make. Refuse unknown words with `prior.check_prompt` before.
         negative: what to avoid, or empty for none.
-        rewrite: from (prompt, side) to the prompt for a view of that side, one of "front", "left", "right", "back"
-            and "overhead"; the place for `dream3d.prompt_debiasing`. None changes nothing.
+        prompt_for: from a side, one of "front", "left", "right", "back" and "overhead", to the prompt for views of it
+            (see `dream3d.prompt_debiasing`). None is the prompt from every side.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class Prompts:
         prior: Prior,
         prompt: str,
         negative: str = "",
-        rewrite: Callable[[str, str], str] | None = None,
+        prompt_for: Callable[[str], str] | None = None,
     ) -> None:
         self.prompt = prompt
         self.negative = negative
         self._prior = prior
-        self._rewrite = rewrite
+        self._prompt_for = prompt_for
         self._rows: dict[str, Float[Tensor, "L D"]] = {}
 
     def _tokens(self, texts: list[str]) -> Float[Tensor, "B L D"]:
@@ -150,9 +150,7 @@ class Prompts:
     def _text(self, words: str) -> str:
         """The prompt for a view of these words, debiased for the side they end in ("high front left": left)."""
         side = words.rpartition(" ")[2]
-        body = (
-            self.prompt if self._rewrite is None or not side else self._rewrite(self.prompt, side)
-        )
+        body = self._prompt_for(side) if self._prompt_for is not None and side else self.prompt
         return with_view(body, words)
 
     def _between(self, cameras: CameraBatch) -> list[Between]:

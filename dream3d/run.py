@@ -170,7 +170,7 @@ def load_second(
         for text in filter(None, (config.prompt, negative)):
             prior.check_prompt(text)
     prior = _shown(prior, reference, device)
-    return Second(config.second, prior, Prompts(prior, _words(config.prompt, prior), negative))
+    return Second(config.second, prior, view_prompts(config, prior, negative))
 
 
 def _shown(prior: Prior, reference: Reference | None, device: torch.device) -> Prior:
@@ -179,6 +179,16 @@ def _shown(prior: Prior, reference: Reference | None, device: torch.device) -> P
         return prior
     size = prior.image_size
     return prior.seeing(reference.picture(size, device), reference.settings.camera(size))
+
+
+def view_prompts(config: RunConfig, prior: Prior, negative: str) -> Prompts:
+    """The run's prompts, debiased as configured.
+
+    Raises:
+        ModelError: see `DebiasingSettings.prompt_for`.
+    """
+    prompt = _words(config.prompt, prior)
+    return Prompts(prior, prompt, negative, config.debiasing.prompt_for(prompt))
 
 
 def _words(prompt: str, prior: Prior) -> str:
@@ -240,7 +250,7 @@ def run_system(
         reference = load_reference(config.reference)
         prior = _shown(prior, reference, device)
         second = load_second(config, device, reference) if second is None else second
-        prompts = Prompts(prior, _words(config.prompt, prior), config.negative_prompt)
+        prompts = view_prompts(config, prior, config.negative_prompt)
         index, scene, state = _start(config, found, prior, device, share)
         state.reference, state.second = reference, second
     spent_before = 0.0 if found is None else found.seconds

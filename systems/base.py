@@ -13,6 +13,7 @@ from dream3d.camera_samplers import CameraSampler, OrbitCameras
 from dream3d.errors import ConfigError
 from dream3d.noise_sources import FreshNoise, NoiseSource
 from dream3d.priors.base import PriorConfig
+from dream3d.prompt_debiasing import DebiasingSettings
 from dream3d.prompts import ViewPrompts
 from dream3d.scenes.base import SceneConfig
 from dream3d.schedules import Ramp, constant
@@ -131,6 +132,7 @@ class RunConfig:
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
         reference: a picture the object must look like from one side, in every stage.
         second: another prior that looks at the same renders, or None.
+        debiasing: whether a view's prompt loses words that speak for another view.
     """
 
     prompt: str
@@ -141,6 +143,7 @@ class RunConfig:
     device: str = "auto"
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     second: SecondPrior | None = None
+    debiasing: DebiasingSettings = field(default_factory=DebiasingSettings)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -154,6 +157,11 @@ class RunConfig:
             )
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; choose an integer in [0, 2^63)")
+        if self.debiasing.model and not any(stage.view_words for stage in self.stages):
+            raise ConfigError(
+                f"debiasing.model is '{self.debiasing.model}', and no stage names views in its prompt; choose "
+                "view_words=true, or leave it empty"
+            )
         if self.second is not None:
             for stage in self.stages:
                 self.second.of(stage)  # refuses what does not go together
@@ -161,6 +169,9 @@ class RunConfig:
 
 # What may change between a run and its resumption without changing the result. A picture is known by its hash.
 _BYSTANDERS = frozenset({"preview_every", "checkpoint_every", "device", "image"})
+
+# What came later and says nothing here is left out too, so that earlier runs can still be resumed.
+_ABSENT = (("second", None), ("debiasing", DebiasingSettings()))
 
 
 def _described(value: Any) -> Any:
@@ -171,7 +182,7 @@ def _described(value: Any) -> Any:
             if f.name == "mesh"
             else _described(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if f.name not in _BYSTANDERS and (f.name, getattr(value, f.name)) != ("second", None)
+            if f.name not in _BYSTANDERS and (f.name, getattr(value, f.name)) not in _ABSENT
         }
         return {"class": type(value).__name__, **fields}
     if isinstance(value, list | tuple):

@@ -336,7 +336,8 @@ def test_bootstrapped_score_ends_at_the_prior() -> None:
 
     def gaussian(mean: float, std: float) -> Companion:
         twin = MovedPrior(prior)
-        twin.shift, twin.log_widening = torch.tensor([[[mean - MEAN]]]), torch.tensor(std / STD).log()
+        twin.shift = torch.tensor([[[mean - MEAN]]])
+        twin.log_widening = torch.tensor(std / STD).log()
         return twin
 
     # What `improved` makes of particles is what the docstring says.

@@ -5,10 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dream3d import prompt_debiasing
 from dream3d.cameras import orbit_cameras
+from dream3d.config import config_to_yaml, load_config, load_config_text
+from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.gaussian import ClosedFormPrior
-from dream3d.prompt_debiasing import VIEWS, Debiasing, masked_model
+from dream3d.prompt_debiasing import SIDE_OF, VIEWS, DebiasingSettings, debiased, masked_model
 from dream3d.prompts import Prompts
+from dream3d.run import run_system
+from dream3d.ui.form import changed_settings, form_fields
+from systems.base import fingerprint
 
 
 def smiling(prompt: str) -> dict[str, float]:
@@ -18,39 +24,117 @@ def smiling(prompt: str) -> dict[str, float]:
 
 
 def test_a_word_for_the_front_goes_from_the_other_views() -> None:
-    rewrite = Debiasing(smiling)
-    assert rewrite("a smiling cat", "front") == "a smiling cat"
-    for side in ("back", "left", "right", "overhead"):
-        assert rewrite("a smiling cat", side) == "a cat"
-    assert Debiasing(smiling, removable=("cat",))("a smiling cat", "back") == "a smiling cat"
+    kept = debiased("a smiling cat", smiling)
+    assert kept == {"front": "a smiling cat"} | dict.fromkeys(("side", "back", "overhead"), "a cat")
+    assert debiased("a smiling cat", smiling, removable=("cat",))["back"] == "a smiling cat"
     # The ratio is (0.1 / 3) / (half of it and half of 0.25) = 0.235.
-    assert Debiasing(smiling, threshold=0.23)("a smiling cat", "back") == "a smiling cat"
-    assert Debiasing(smiling)("smiling", "back") == "smiling"
+    assert debiased("a smiling cat", smiling, threshold=0.23)["back"] == "a smiling cat"
+    assert debiased("a smiling cat", smiling, threshold=0.24)["back"] == "a cat"
+    assert debiased("smiling", smiling)["back"] == "smiling"
 
 
-def test_it_is_asked_once_and_reaches_the_prompts_of_a_step() -> None:
+class Told(ClosedFormPrior):
+    """Remembers what it was asked to embed."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.embedded: list[str] = []
+
+    def embed(self, prompts: list[str]) -> torch.Tensor:
+        self.embedded.extend(prompts)
+        return super().embed(prompts)
+
+
+def told(overrides: list[str], directory: Path) -> list[str]:
+    """Every text a run of two steps embeds, in order."""
+    stage = {"guidance": "sds", "steps": 2, "views": 8, "render_size": 8, "conditioning": "text"}
+    config = load_config(
+        "gaussian",
+        [
+            *overrides,
+            *(f"{key}={value}" for key, value in stage.items()),
+            "scene=canvas",
+            "cameras=ring",
+        ],
+        "a smiling cat",
+    )
+    prior = Told()
+    run_system(config, directory, prior=prior)
+    return prior.embedded
+
+
+def test_a_setting_of_a_run_changes_the_prompts_of_its_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
 
     def counted(prompt: str) -> dict[str, float]:
         asked.append(prompt)
         return smiling(prompt)
 
-    embedded: list[str] = []
+    (tmp_path / "bert").mkdir()
+    monkeypatch.setattr(prompt_debiasing, "masked_model", lambda directory: counted)
+    plain = told([], tmp_path / "plain")
+    assert not asked and {text.split(",")[0] for text in plain} == {"a smiling cat", ""}
+    on = told([f"debiasing.model={tmp_path / 'bert'}"], tmp_path / "on")
+    # The prompt, and without each of its words: once, however many views and steps there are.
+    assert len(asked) == 4
+    assert [text.replace("smiling ", "") for text in plain] == [
+        text.replace("smiling ", "") for text in on
+    ]
+    assert {text for text in on if "smiling" in text} == {
+        text for text in plain if text.endswith(("front view", "smiling cat"))
+    }
+    off = [f"debiasing.model={tmp_path / 'bert'}", "debiasing.removable=[cat]"]
+    assert told(off, tmp_path / "off") == plain
 
-    class Told(ClosedFormPrior):
-        def embed(self, prompts: list[str]) -> torch.Tensor:
-            embedded.extend(prompts)
-            return super().embed(prompts)
 
-    prompts = Prompts(Told(4), "a smiling cat", rewrite=Debiasing(counted))
-    for _ in range(2):
-        prompts.conditions(orbit_cameras([0.0, 180.0, 135.0]), "text", words=True)
-    assert len(asked) == 4  # the prompt, and without each of its words
-    assert embedded[:3] == [
+def test_the_prompts_of_a_step_are_debiased_by_side() -> None:
+    kept = debiased("a smiling cat", smiling)
+    prior = Told()
+    prompts = Prompts(prior, "a smiling cat", "", lambda side: kept[SIDE_OF[side]])
+    prompts.conditions(orbit_cameras([0.0, 180.0, 135.0]), "text", words=True)
+    assert prior.embedded[:3] == [
         "a smiling cat, front view",
         "a cat, back view",
         "a cat, back left view",
     ]
+
+
+def test_the_setting_is_checked_kept_and_shown(tmp_path: Path) -> None:
+    given = [
+        "debiasing.model=some/bert",
+        "debiasing.threshold=0.9",
+        "debiasing.removable=[smiling, happy]",
+    ]
+    config = load_config("default", given, "a cat")
+    assert config.debiasing == DebiasingSettings("some/bert", ("smiling", "happy"), 0.9)
+    assert load_config_text(config_to_yaml(config)) == config
+    plain = load_config("default", (), "a cat")
+    assert plain.debiasing == DebiasingSettings() and fingerprint(plain) != fingerprint(config)
+    for override, message in (
+        ("debiasing.threshold=0", "debiasing.threshold is 0.0; choose a ratio"),
+        ("debiasing.words=x", "debiasing.words"),
+        ("view_words=false", "no stage names views"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config("default", [*given, override], "a cat")
+    fields = form_fields(config)["debiasing"]
+    assert [field.path for field in fields] == [
+        f"debiasing.{name}" for name in ("model", "removable", "threshold")
+    ]
+    assert all(field.help for field in fields)
+    written = {
+        "debiasing.model": "some/bert",
+        "debiasing.removable": "smiling, happy",
+        "debiasing.threshold": "0.9",
+    }
+    overrides = changed_settings(form_fields(plain)["debiasing"], written)
+    assert load_config("default", overrides, "a cat") == config
+    untouched = {field.path: field.value for field in form_fields(plain)["debiasing"]}
+    assert changed_settings(form_fields(plain)["debiasing"], untouched) == {}
+    with pytest.raises(ModelError, match="no directory"):
+        DebiasingSettings(str(tmp_path / "nothing")).prompt_for("a cat")
 
 
 def test_a_masked_language_model_gives_the_probabilities(tmp_path: Path) -> None:
@@ -87,5 +171,11 @@ def test_a_masked_language_model_gives_the_probabilities(tmp_path: Path) -> None
     ).save_pretrained(tmp_path)
     found = masked_model(tmp_path)("a cat")
     assert set(found) == set(VIEWS) and 0.0 < sum(found.values()) < 1.0
-    with pytest.raises((OSError, ValueError)):
+    kept = DebiasingSettings(str(tmp_path)).prompt_for("a cat")
+    assert set(kept("left").split()) <= {"a", "cat"}
+    with pytest.raises(ModelError, match="no masked language model"):
         masked_model(tmp_path / "nothing")
+    (tmp_path / "vocab.txt").write_text("\n".join([*words, "side", "front", "back", "above"]))
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="as words of one token"):
+        masked_model(tmp_path)

@@ -302,7 +302,7 @@ def test_addresses_in_the_forms_data_are_not_fetched(server: Any) -> None:
 
 
 NAMES = [
-    *(("gaussian", "reference.image"), ("gaussian", "scene.mesh")),
+    *(("gaussian", name) for name in ("reference.image", "scene.mesh", "debiasing.model")),
     *((name, f"prior.{field}") for name in PRIORS.names() for field in file_settings(PRIORS[name])),
 ]
 

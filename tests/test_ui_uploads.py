@@ -250,10 +250,14 @@ def test_others_files_are_not_ones_own(tmp_path: Path) -> None:
         {"prior": {"name": "diffusers", "model": "gpt2"}},
         {"prior": {"name": "sdxl", "vae": "gpt2"}},
         {"second": {"prior": {"name": "diffusers", "model": "gpt2"}, "guidance": "sds"}},
+        {"debiasing.model": "gpt2"},
+        {"debiasing": {"model": "secrets"}},
         {"prior": {"name": "sdxl", "loras": ["secret.safetensors"]}},
         {"prior": {"name": "sdxl", "image_prompt": "secret.png", "ip_adapter": "ip-adapter"}},
     ):
-        with pytest.raises(ConfigError, match=r"is no file of yours|prior\.\w+ cannot be chosen"):
+        with pytest.raises(
+            ConfigError, match=r"no file of yours|(prior|debiasing)\.\w+ cannot be chosen"
+        ):
             jobs.checked(JobRequest("a mug", "texture", 0, "", overrides, "bob"))
     assert jobs.checked(JobRequest("a mug", "default", 0, "", {"prior": "sdxl"}, "bob"))
 

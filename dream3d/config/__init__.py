@@ -22,6 +22,7 @@ from dream3d.config.layers import (
 )
 from dream3d.config.plain_yaml import read_mapping, read_mapping_file, to_text
 from dream3d.errors import ConfigError, PromptError
+from dream3d.prompt_debiasing import DebiasingSettings
 from dream3d.schedules import Ramp, constant
 from systems.base import FORMAT_VERSION, RunConfig
 from systems.reference import ReferenceSettings
@@ -161,6 +162,9 @@ def _resolve(
         device=device,
         reference=fill(ReferenceSettings, reference, "reference", "the reference"),
         second=build_second(document.get("second")),
+        debiasing=fill(
+            DebiasingSettings, document.get("debiasing") or {}, "debiasing", "prompt debiasing"
+        ),
     )
 
 
@@ -196,6 +200,7 @@ def config_to_yaml(config: RunConfig) -> str:
         "prior",
         "reference",
         "second",
+        "debiasing",
         "stages",
         "format_version",
     )

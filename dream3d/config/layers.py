@@ -22,7 +22,7 @@ from dream3d.config.plain_yaml import parse_value, read_mapping_file
 from dream3d.errors import ConfigError
 from dream3d.registry import suggestion
 
-RUN_KEYS = ("prior", "seed", "device", "reference", "second")
+RUN_KEYS = ("prior", "seed", "device", "reference", "second", "debiasing")
 TEXT_KEYS = {
     "prompt": 'it is the argument of the command: dream3d generate "a red mug"',
     "negative_prompt": "it has an option of its own: --negative",

@@ -38,6 +38,7 @@ TITLES = {
     "cameras": "Cameras",
     "background": "Background",
     "prior": "Prior",
+    "debiasing": "Prompt debiasing",
     "stage": "Views and steps",
 }
 _SENT = {"prompt", "negative_prompt", "preset", "seed", "steps", "parts", "settings", "image"}

@@ -21,7 +21,11 @@ Kind = Literal["switch", "whole", "number", "choice", "ramp", "list", "text"]
 PARTS = ("scene", "guidance", "time", "noise", "cameras", "background")
 """What of a stage the form lets one choose."""
 
-GROUPS = ("guidance", "guider", "scene", "time", "noise", "cameras", "background", "prior", "stage")
+GROUPS = (
+    *("guidance", "guider", "scene", "time", "noise", "cameras", "background"),
+    *("prior", "debiasing", "stage"),
+)
+_OF_RUN = ("prior", "debiasing")
 # These have a place of their own in the form.
 ELSEWHERE = frozenset({"stage.steps"})
 RAMP_HELP = "A number, or `10 -> 3` over the stage, or `10 -> 3 @ 0.2..0.8` over a part of it."
@@ -113,7 +117,7 @@ def part_name(part: Any) -> str:
 
 
 def form_fields(config: RunConfig) -> dict[str, list[Field]]:
-    """All settings of the first stage and the prior, by group."""
+    """All settings of the first stage, the prior and the prompts, by group."""
     stage = config.stages[0]
     groups: dict[str, list[Field]] = {}
     for group in GROUPS:
@@ -121,7 +125,7 @@ def form_fields(config: RunConfig) -> dict[str, list[Field]]:
             names = [f.name for f in dataclasses.fields(Stage) if f.name not in GROUPS + PARTS]
             groups[group] = [_field(stage, name, name) for name in names]
             continue
-        part: Any = config.prior if group == "prior" else getattr(stage, group)
+        part: Any = getattr(config if group in _OF_RUN else stage, group)
         if part is not None:
             groups[group] = fields_of(part, f"{group}.")
     return {
@@ -243,6 +247,8 @@ def _read(field: Field, value: Any) -> Any:
     text = str(value).strip()
     if field.kind == "text":
         return text
+    if field.kind == "list" and not text:
+        return []  # where a list must not be empty its class says so
     if value is None or not text:
         raise ConfigError(f"{field.path} is empty; give a value, e.g. {field.value}")
     if field.kind == "ramp":

@@ -87,6 +87,8 @@ class UserJobs:
                 raise ConfigError(f"'{path}' is no file of yours; send it with the form")
         # Texts of a prior name files and models, which the server would open or fetch; a preset's own are as they are.
         plain = load_config(preset)
+        if config.debiasing.model != plain.debiasing.model:
+            raise ConfigError("debiasing.model cannot be chosen here; ask who runs the server")
         check_prior_texts(config.prior, plain.prior, "prior")
         if config.second is not None:
             other = None if plain.second is None else plain.second.prior
