@@ -177,6 +177,7 @@ def generate_run(
             if prompt or prompt is config.prompt:
                 prior.check_prompt(prompt)
         check_run(config, prior)
+        config.debiasing.directory()
         second = load_second(config, prior.device, reference)
     settings = replace(config.reference, sha256=reference.sha256) if reference else config.reference
     config = replace(config, reference=settings)

@@ -55,18 +55,28 @@ class DebiasingSettings:
                 f"debiasing.threshold is {self.threshold}; choose a ratio above 0 and at most 1"
             )
 
+    def directory(self) -> Path | None:
+        """Where the language model is, downloaded if need be; None where debiasing is off.
+
+        Raises:
+            ModelError: it cannot be had.
+        """
+        if not self.model:
+            return None
+        from dream3d.priors.pipelines.hub import model_directory
+
+        return model_directory(self.model, whole=True)
+
     def prompt_for(self, prompt: str) -> Callable[[str], str]:
         """From a side (of SIDE_OF) to the prompt for views of it. The language model is read, asked and freed here.
 
         Raises:
             ModelError: it cannot be had, or is none.
         """
-        if not self.model:
+        directory = self.directory()
+        if directory is None:
             return lambda side: prompt
-        from dream3d.priors.pipelines.hub import model_directory
-
-        model = masked_model(model_directory(self.model, whole=True))
-        kept = debiased(prompt, model, self.removable, self.threshold)
+        kept = debiased(prompt, masked_model(directory), self.removable, self.threshold)
         return lambda side: kept[SIDE_OF[side]]
 
 
