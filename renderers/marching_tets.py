@@ -133,9 +133,10 @@ def _crossing_tets(inside: Tensor) -> Int[Tensor, "T 4"]:
     for part in parts[1:]:
         some, all_ = some | part, all_ & part
     cell = (some & ~all_).nonzero()
+    # Sums, not products of matrices, which CUDA lacks for integers.
     strides = torch.tensor([side * side, side, 1], device=inside.device)
-    steps = torch.tensor(_CORNERS, device=inside.device) @ strides
-    corners = (cell @ strides)[:, None] + steps
+    steps = (torch.tensor(_CORNERS, device=inside.device) * strides).sum(dim=1)
+    corners = (cell * strides).sum(dim=1)[:, None] + steps
     tets = corners[:, TETS.to(inside.device)].reshape(-1, 4)
     occupied = inside.reshape(-1)[tets].sum(dim=1)
     return tets[(occupied > 0) & (occupied < 4)]

@@ -299,7 +299,7 @@ class Splats(Scene):
         c = self.config
         with torch.no_grad():
             self._parameters["colors"].clamp_(
-                rgb_to_sh(torch.tensor(0.0)), rgb_to_sh(torch.tensor(1.0))
+                rgb_to_sh(torch.tensor(0.0)).item(), rgb_to_sh(torch.tensor(1.0)).item()
             )
             acts = c.density_from <= progress <= c.density_to
             due = acts and (step + 1) % c.density_every == 0
