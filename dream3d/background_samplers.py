@@ -9,7 +9,10 @@ from torch import Tensor
 
 from dream3d.errors import ConfigError
 from dream3d.registry import Registry
+from dream3d.transfer import sent
 from dream3d.world.backgrounds import random_backgrounds
+
+HOST = torch.device("cpu")
 
 
 class BackgroundSampler(ABC):
@@ -17,9 +20,14 @@ class BackgroundSampler(ABC):
 
     @abstractmethod
     def __call__(
-        self, views: int, size: int, progress: float, generator: torch.Generator
+        self,
+        views: int,
+        size: int,
+        progress: float,
+        generator: torch.Generator,
+        device: torch.device = HOST,
     ) -> Float[Tensor, "views size size 3"]:
-        """sRGB in [0, 1], one image per view."""
+        """sRGB in [0, 1], one image per view, on `device`; drawn with `generator` on the host."""
 
 
 BACKGROUND_SAMPLERS: Registry[BackgroundSampler] = Registry(
@@ -33,9 +41,14 @@ class RandomBackground(BackgroundSampler):
     """A grey, a hue or a gradient per view: the law the embedded prior's training images are drawn by."""
 
     def __call__(
-        self, views: int, size: int, progress: float, generator: torch.Generator
+        self,
+        views: int,
+        size: int,
+        progress: float,
+        generator: torch.Generator,
+        device: torch.device = HOST,
     ) -> Float[Tensor, "views size size 3"]:
-        return random_backgrounds(views, size, generator)
+        return random_backgrounds(views, size, generator, device)
 
 
 @BACKGROUND_SAMPLERS.register("solid")
@@ -56,6 +69,11 @@ class SolidBackground(BackgroundSampler):
             )
 
     def __call__(
-        self, views: int, size: int, progress: float, generator: torch.Generator
+        self,
+        views: int,
+        size: int,
+        progress: float,
+        generator: torch.Generator,
+        device: torch.device = HOST,
     ) -> Float[Tensor, "views size size 3"]:
-        return torch.tensor(self.color).expand(views, size, size, 3)
+        return sent(torch.tensor(self.color), device).expand(views, size, size, 3)

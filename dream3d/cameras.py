@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.transfer import sent
+
 
 @dataclass(frozen=True)
 class CameraBatch:
@@ -89,13 +91,13 @@ class CameraBatch:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "CameraBatch":
         """The same cameras on another device (and dtype)."""
         return CameraBatch(
-            self.c2w.to(device, dtype),
-            self.K.to(device, dtype),
+            sent(self.c2w, device, dtype),
+            sent(self.K, device, dtype),
             self.height,
             self.width,
-            self.azimuth_deg.to(device, dtype),
-            self.elevation_deg.to(device, dtype),
-            self.distance.to(device, dtype),
+            sent(self.azimuth_deg, device, dtype),
+            sent(self.elevation_deg, device, dtype),
+            sent(self.distance, device, dtype),
         )
 
     def resized(self, height: int, width: int) -> "CameraBatch":

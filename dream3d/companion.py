@@ -18,6 +18,7 @@ from torch import Tensor
 from dream3d.diffusion import NoiseSchedule, Prediction, add_noise
 from dream3d.errors import ConfigError
 from dream3d.priors.base import Condition
+from dream3d.transfer import sent
 
 LARGEST_WEIGHT = 20.0
 """Bound on the loss weight 1 / sigma^2 of a network that predicts the clean sample, as in the embedded prior's own."""
@@ -168,10 +169,10 @@ class CompanionTrainer:
         """The denoising loss of one companion at clean latents z: one level per object, cameras dropped at times."""
         objects = len(z) // condition.views_per_object
         t = torch.rand(objects, generator=generator).repeat_interleave(condition.views_per_object)
-        noise = torch.randn(z.shape, generator=generator).to(z)
+        noise = sent(torch.randn(z.shape, generator=generator), z.device, z.dtype)
         if torch.rand((), generator=generator).item() < self.settings.camera_dropout:
             condition = without_camera(condition)
-        t = t.to(z)
+        t = sent(t, z.device, z.dtype)
         z_t = add_noise(self.schedule, z, noise, t)
         return denoising_loss(companion.output(z_t, t, condition), z, noise)
 

@@ -19,6 +19,7 @@ from dream3d.prompts import Prompts
 from dream3d.rendering import RenderOutput
 from dream3d.scenes.base import Scene
 from dream3d.surface_noise import Seen
+from dream3d.transfer import sent
 from guidance.base import Sides, Views, gradient_as_loss
 from guidance.clips import clip_entries, clip_norm, clip_pixels
 from systems.base import Stage
@@ -135,7 +136,8 @@ def probe(
     condition, empty, negative = prompts.conditions(
         cameras, stage.conditioning, stage.view_words, stage.view_prompts
     )
-    views = Views(z.detach(), t.to(z), noise.to(z), condition, empty, negative, progress)
+    told, noise = (sent(x, z.device, z.dtype) for x in (t, noise))
+    views = Views(z.detach(), told, noise, condition, empty, negative, progress)
     views = replace(views, guider=stage.guider, known_t=t)
     if stage.view_words and stage.view_prompts == "perp-neg":
         views = replace(views, sides=Sides(*prompts.sides(cameras, stage.conditioning)))
@@ -244,9 +246,8 @@ def train_stage(
         with phases("render"):
             # Every process draws for all views, so that all draw the same.
             cameras = stage.cameras(stage.views, size, progress, state.generator)[mine]
-            background = stage.background(stage.views, size, progress, state.generator)[mine].to(
-                device
-            )
+            every = stage.background(stage.views, size, progress, state.generator, device)
+            background = every[mine]
             looked_at, latent = with_reference(cameras, state), scene.latent_colors
             output = (scene.render_latents if latent else scene.render)(looked_at.to(device))
             shown = output[: len(cameras)]

@@ -1,17 +1,22 @@
 """What a step costs: parts that add up, one network call for both prompts, and no claim about a GPU."""
 
+import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dream3d.bench import step
-from dream3d.bench.step import Stopwatch, network_cost, step_cost
+from dream3d.bench import step_rows
+from dream3d.bench.networks import Shape
+from dream3d.bench.step import Stopwatch, step_cost
 from dream3d.cli.bench_step import table
 from dream3d.cli.main import main
 from dream3d.diffusion import Prediction
 from dream3d.priors.gaussian import ClosedFormPrior, MovedPrior
+from dream3d.scenes.splats import SplatsConfig
 
 
 @pytest.mark.parametrize(("name", "calls"), [("sds", 1), ("asynchronous-score", 2)])
@@ -61,15 +66,46 @@ def test_a_call_inside_another_counts_once() -> None:
     assert watch.calls == {"inner": 3, "outer": 1, "all": 1}
 
 
-def test_the_network_on_a_cpu_says_it_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"channels": (32, 32, 64, 64), "heads": (1, 1, 2, 2), "text": 16, "latent": 8}
-    monkeypatch.setattr(step, "REDUCED", small)
-    net = network_cost(rounds=1)
-    assert net["size"].startswith("reduced") and net["precision"] == "float32"
-    assert net["milliseconds"]["ours"] > 0.0
-    row = step_cost("sds", ClosedFormPrior(8), steps=3)
-    result = {"steps": [row], "network": net, "device": "cpu", "threads": 1}
-    assert "not run on a GPU" in table({**result, "gpu": "not run on a GPU"})
+class NoRenderer(SplatsConfig):
+    """Splats on a machine that cannot draw them."""
+
+    def create(self, generator: torch.Generator, device: torch.device) -> Any:
+        raise RuntimeError("no driver")
+
+
+def test_rows_of_networks_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row is written as it finishes; a recording that fails is told of, and the row is there all the same."""
+    small = Shape("reduced", (32, 32), (1, 1), (32, 32, 32, 32), 16, 64)
+    monkeypatch.setattr(step_rows, "REDUCED", small)
+    monkeypatch.setattr(step_rows, "WARM", 2)
+    monkeypatch.setattr(step_rows, "PART_STEPS", 1)
+    monkeypatch.setattr(step_rows, "CASES", (("sds", 1), ("vsd", 1)))
+    monkeypatch.setattr(step_rows, "SplatsConfig", NoRenderer)
+    file, told = tmp_path / "rows.json", []
+    result = step_rows.bench_networks("cpu", 1, ["graphs"], 600.0, file, told.append)
+    assert json.loads(file.read_text()) == result
+    rows = result["rows"]
+    named = [(row["variant"], row.get("guidance")) for row in rows]
+    assert result["scene"].startswith("canvas") and "no driver" in rows.pop(0)["error"][-1]
+    assert named[1:] == [("graphs", "sds"), ("eager diffusers", "sds"), ("graphs", "vsd")]
+    sds, plain, vsd = rows
+    assert not any("error" in row for row in rows), rows
+    assert sds["ratio"] == round(plain["total_ms"] / sds["total_ms"], 2)
+    assert vsd["times_sds"] == round(vsd["total_ms"] / sds["total_ms"], 2)
+    assert {"encode", "predict", "render", "backward", "overhead"} <= set(sds["parts_ms"])
+    assert {"companion", "companion_predict"} <= set(vsd["parts_ms"])
+    assert vsd["tera_flops"] > sds["tera_flops"] > 0.0
+    assert "network" in sds["not_recorded"] and "companion" in vsd["not_recorded"]
+    assert str(tmp_path.home()) not in json.dumps(result["rows"])
+    shown = table({"device": "cpu", "steps": [], "networks": result})
+    assert "not run on a GPU" in shown and "eager diffusers" in shown
+
+
+def test_a_row_that_fails_says_how_and_the_next_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_rows, "REDUCED", replace(step_rows.REDUCED, channels=(33, 33)))
+    result = step_rows.bench_networks("cpu", 1, ["none", "last"], 600.0, None, lambda _: None)
+    assert [row["variant"] for row in result["rows"]] == ["flops", "none", "last"]
+    assert all("Error" in row["error"][-1] for row in result["rows"])
 
 
 def test_the_command_refuses_too_few_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What one step costs and where: prior, renderer, everything else; and networks of Stable Diffusion's shape.
+"""What one step under the embedded prior costs and where: prior, renderer, everything else.
 
 Times are medians of `rounds` after a warm-up. The overhead is what is left of a step when the prior's own calls
 (`encode`, `predict`), the companion's answers (`companion_predict`) and its training (`companion`: forward, backward,
@@ -9,14 +9,13 @@ rule's arithmetic, the optimiser's bookkeeping, the read-out.
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 
 from dream3d.companion import CompanionPair, CompanionTrainer
 from dream3d.phases import Phases
-from dream3d.priors.base import Condition, Prior
+from dream3d.priors.base import Prior
 from dream3d.priors.embedded import EmbeddedConfig
 from dream3d.prompts import Prompts
 from dream3d.run import make_companion
@@ -26,10 +25,6 @@ from guidance.base import GUIDANCE
 from systems.base import Stage
 
 PROMPT = "a red mug"
-FULL = {"channels": (320, 640, 1280, 1280), "heads": (5, 10, 20, 20), "text": 1024, "latent": 64}
-"""Stable Diffusion 2.1's U-Net: 865 million parameters, 512-pixel pictures."""
-REDUCED = {"channels": (64, 128, 256, 256), "heads": (1, 2, 4, 4), "text": 256, "latent": 32}
-"""The same layout at a fifth of the width and half the side, for a CPU."""
 
 
 class Stopwatch:
@@ -94,7 +89,7 @@ def step_cost(
     wrapped = [
         *((prior, name, name) for name in ("predict", "encode")),
         *((scene, name, name) for name in ("render", "density_control")),
-        *_companion_calls(companion),
+        *companion_calls(companion),
     ]
     marks: list[tuple[float, dict[str, float]]] = []
     phases = Phases()
@@ -127,7 +122,7 @@ def step_cost(
     }
 
 
-def _companion_calls(trainer: CompanionTrainer | None) -> list[tuple[Any, str, str]]:
+def companion_calls(trainer: CompanionTrainer | None) -> list[tuple[Any, str, str]]:
     """What to time of a companion: owner, method, and the part of a step it is."""
     if trainer is None:
         return []
@@ -143,93 +138,12 @@ def _time_for(name: str) -> Any:
     return AnnealedTime() if GUIDANCE[name]().needs_falling_time else UniformTime()
 
 
-def unet_of(shape: dict[str, Any]) -> torch.nn.Module:
-    """A U-Net of Stable Diffusion 2.1's layout with random weights."""
-    from diffusers import UNet2DConditionModel
-
-    return (
-        UNet2DConditionModel(
-            sample_size=shape["latent"],
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=shape["channels"],
-            attention_head_dim=shape["heads"],
-            cross_attention_dim=shape["text"],
-            use_linear_projection=True,
-        )
-        .eval()
-        .requires_grad_(False)
-    )
-
-
-def network_cost(views: int = 1, rounds: int = 5, device: str = "cpu") -> dict[str, Any]:
-    """Guided prediction of `views` pictures by a network of Stable Diffusion 2.1's shape, random weights: ours, theirs.
-
-    Ours is one batched call of both prompts; on a GPU in bfloat16, channels last, compiled with CUDA graphs. Theirs is
-    the plain eager way, one call per prompt. On a CPU both are eager float32 at a reduced size, and the result says so.
-    The GPU's path has not been run.
-    """
-    place = torch.device(device)
-    gpu = place.type == "cuda"
-    shape, dtype = (FULL, torch.bfloat16) if gpu else (REDUCED, torch.float32)
-    torch.manual_seed(0)
-    theirs = unet_of(shape).to(place, dtype)
-    ours: Callable[..., Any] = theirs
-    if gpu:
-        fast = unet_of(shape).to(place, dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        ours = torch.compile(fast, mode="reduce-overhead", fullgraph=True)
-    z = torch.randn(views, 4, shape["latent"], shape["latent"], device=place, dtype=dtype)
-    t = torch.full((views,), 500, device=place)
-    prompts = Condition(torch.randn(2 * views, 77, shape["text"], device=place, dtype=dtype))
-    empty, text = prompts.tokens.chunk(2)
-
-    def fused() -> torch.Tensor:
-        both = ours(z.repeat(2, 1, 1, 1), t.repeat(2), prompts.tokens, return_dict=False)[0]
-        without, toward = both.chunk(2)
-        return torch.lerp(without, toward, 7.5)
-
-    def apart() -> torch.Tensor:
-        without, toward = (theirs(z, t, words, return_dict=False)[0] for words in (empty, text))
-        return torch.lerp(without, toward, 7.5)
-
-    watch = Stopwatch(place)
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    with torch.no_grad():
-        for turn in range(rounds + 2):
-            for name, call in (("ours", fused), ("theirs", apart)):
-                began = watch.now()
-                call()
-                if turn >= 2:
-                    times[name].append(watch.now() - began)
-    milliseconds = {name: round(1e3 * statistics.median(x), 2) for name, x in times.items()}
-    return {
-        "network": "Stable Diffusion 2.1's U-Net, random weights",
-        "size": "full"
-        if gpu
-        else "reduced: width / 5, 32 x 32 latents (a CPU); the full size was not run",
-        "parameters": sum(p.numel() for p in theirs.parameters()),
-        "views": views,
-        "precision": str(dtype).removeprefix("torch."),
-        "milliseconds": milliseconds,
-        "ratio": round(milliseconds["theirs"] / milliseconds["ours"], 3),
-    }
-
-
 def bench_step(
     names: list[str], device: str, steps: int, report: Callable[[str], None]
-) -> dict[str, Any]:
-    """All rows as JSON data, with what they were measured on."""
+) -> list[dict[str, Any]]:
+    """Rows of steps under the embedded prior as JSON data."""
     rows = []
-    run = partial(step_cost, steps=steps, device=device)
     for name in names:
         report(name)
-        rows.append(run(name))
-    report("network")
-    return {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "gpu": "not run on a GPU" if device == "cpu" else torch.cuda.get_device_name(device),
-        "steps": rows,
-        "network": network_cost(device=device),
-    }
+        rows.append(step_cost(name, steps=steps, device=device))
+    return rows

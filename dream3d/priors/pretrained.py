@@ -35,6 +35,9 @@ class DiffusersConfig(PriorConfig):
         low_vram: codec in slices and tiles, two samples at a time, layers from main memory: slower, and smaller
             (`dream3d generate --low-vram`).
         chunk: samples per network call at most; 0 for all at once.
+        compile: what makes the network and the codec faster: none; graphs (CUDA graphs, NVIDIA alone); inductor
+            (torch.compile, whose first steps take minutes, and graphs); auto is graphs on a GPU and none elsewhere
+            and with low_vram.
         vae: another codec, an id or a directory: TAESD (madebyollin/taesd) or one that fits float16.
         controlnet: a ControlNet for this kind of model: a directory, an id, or a role such as controlnet-depth.
         control: what the picture shows that it is given of each view: depth or normal, of the scene itself.
@@ -59,6 +62,7 @@ class DiffusersConfig(PriorConfig):
     guidance_embedding: float = 3.5
     low_vram: bool = False
     chunk: int = 0
+    compile: Literal["auto", "none", "graphs", "inductor"] = "auto"
     vae: str = ""
     controlnet: str = ""
     control: Literal["depth", "normal"] = "depth"
@@ -77,6 +81,10 @@ class DiffusersConfig(PriorConfig):
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigError(
                 f"prior.precision is '{self.precision}'; choose one of auto, float32, bfloat16, float16"
+            )
+        if self.compile not in ("auto", "none", "graphs", "inductor"):
+            raise ConfigError(
+                f"prior.compile is '{self.compile}'; choose one of auto, none, graphs, inductor"
             )
         for name in ("resolution", "chunk"):
             if getattr(self, name) < 0:
@@ -140,6 +148,7 @@ class DiffusersConfig(PriorConfig):
             guidance_embedding=self.guidance_embedding,
             chunk=self.chunk,
             low_vram=self.low_vram,
+            compile=self.compile,
             checkpoint=checkpoint,
             control=control,
             picture=self._picture(directory) if self.image_prompt else None,

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.transfer import sent
+
 GRAY_SHARE = 0.3
 HUE_SHARE = 0.3  # the rest are gradients
 GRAY_RANGE = (0.05, 0.95)
@@ -16,16 +18,21 @@ _UNIFORMS = 11  # numbers that decide one background
 
 
 def random_backgrounds(
-    count: int, size: int | tuple[int, int], generator: torch.Generator
+    count: int,
+    size: int | tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device | None = None,
 ) -> Float[Tensor, "N H W 3"]:
-    """Backgrounds on the generator's device, each drawn independently.
+    """Backgrounds on `device` (the generator's without one), each drawn independently.
 
     Args:
         count: how many.
         size: pixels, one number for square images or (height, width).
         generator: the only source of randomness.
+        device: where the pixels are computed.
     """
     uniforms = torch.rand(count, _UNIFORMS, generator=generator, device=generator.device)
+    uniforms = uniforms if device is None else sent(uniforms, device)
     return _backgrounds(uniforms, (size, size) if isinstance(size, int) else size)
 
 
@@ -66,7 +73,7 @@ def _color(
 ) -> Float[Tensor, "N 3"]:
     """A colour from three uniform numbers: any hue, saturation .15 to 1, value .2 to 1."""
     saturation, value = 0.15 + 0.85 * saturation, 0.2 + 0.8 * value
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=hue.device)
+    offsets = torch.arange(5.0, 0.0, -2.0, device=hue.device)
     k = (offsets + 6.0 * hue[:, None]) % 6.0
     chroma = (saturation * value)[:, None]
     return value[:, None] - chroma * torch.minimum(k, 4.0 - k).clamp(0.0, 1.0)

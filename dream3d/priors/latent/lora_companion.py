@@ -7,8 +7,9 @@ untrained companion predicts exactly what the prior does.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -39,6 +40,27 @@ class HasNetwork(Protocol):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         """As `Prior.predict`, with gradient."""
+        ...
+
+
+@runtime_checkable
+class RecordsCalls(Protocol):
+    """A prior that can record what is asked of its network (see `dream3d.priors.pipelines.recording`)."""
+
+    def recorded(
+        self, name: str, function: Callable[..., Tensor], parameters: Sequence[Tensor]
+    ) -> Callable[..., Tensor]:
+        """`function`, recorded if the prior does so; `parameters` are the leaves inside it that train."""
+        ...
+
+    def output(
+        self,
+        z_t: Float[Tensor, "B C h w"],
+        t: Float[Tensor, " B"],
+        condition: Condition,
+        ask: Callable[..., Tensor] | None = None,
+    ) -> Prediction:
+        """As `HasNetwork.output`; `ask` takes the network's place."""
         ...
 
 
@@ -102,10 +124,15 @@ class LoraCompanion(Companion):
         self._parameters = {key: p for key, p in self.unet.named_parameters() if f".{name}." in key}
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()  # small updates need more than 16 bits
+        updates = list(self._parameters.values())
         if self.camera is not None:
             self._parameters |= {f"camera.{n}": p for n, p in self.camera.named_parameters()}
         self._layers = updated_layers(self.unet)
         self._switch_off()
+        self._records: RecordsCalls | None = prior if isinstance(prior, RecordsCalls) else None
+        self._ask: Callable[..., Tensor] | None = None
+        if self._records is not None:
+            self._ask = self._records.recorded(name, self._network, updates)
 
     def parameters(self) -> dict[str, Tensor]:
         return dict(self._parameters)
@@ -113,17 +140,35 @@ class LoraCompanion(Companion):
     def output(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        with self._switched_on(condition):
-            told = condition if self.prior.accepts_cameras else without_camera(condition)
+        told = condition if self.prior.accepts_cameras else without_camera(condition)
+        embedding = self._embedding(condition)
+        if self._records is not None and self._ask is not None:
+            ask = partial(self._ask, embedding=embedding)
+            return self._records.output(z_t, t, told, ask)
+        with self._switched_on(embedding):
             return self.prior.output(z_t, t, told)
 
+    def _embedding(self, condition: Condition) -> Tensor | None:
+        """The camera's part of the time embedding, zero where it is not told; None where there is no such part."""
+        if self.camera is None:
+            return None
+        if condition.cameras is not None:
+            return self.camera(camera_features(condition.cameras).to(self.prior.device))
+        # With a gradient, which goes nowhere, so that both kinds of call are of one kind.
+        width = int(self.unet.time_embedding.linear_2.out_features)
+        zero = torch.zeros(len(condition), width, device=self.prior.device)
+        return zero.requires_grad_(torch.is_grad_enabled())
+
+    def _network(self, embedding: Tensor | None, **given: Any) -> Any:
+        """The network's answer with the updates on; not by way of `__call__`, which the prior may have compiled."""
+        with self._switched_on(embedding):
+            return self.unet.forward(**given)[0]
+
     @contextmanager
-    def _switched_on(self, condition: Condition) -> Iterator[None]:
+    def _switched_on(self, embedding: Tensor | None) -> Iterator[None]:
         """The updates, and the camera's part of the time embedding, inside the block only."""
         hook = None
-        if self.camera is not None and condition.cameras is not None:
-            features = camera_features(condition.cameras).to(self.prior.device)
-            embedding = self.camera(features)
+        if embedding is not None:
             hook = self.unet.time_embedding.register_forward_hook(
                 lambda module, inputs, output: output + embedding.to(output.dtype)
             )

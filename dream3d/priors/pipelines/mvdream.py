@@ -99,14 +99,14 @@ class MVDreamPrior(PipelinePrior):
         """
         cameras = self.check_views(z_t, condition)
         assert self.table is not None
-        value = self.network(
-            z_t.to(self.dtype),
-            self.table.index(t),
+        value = self._ask(
+            sample=self.accelerator.image(z_t.to(self.dtype)),
+            timestep=self.table.index(t),
             encoder_hidden_states=self.parts.text.read(condition.tokens).tokens.to(self.dtype),
             class_labels=camera_rows(cameras).to(self.device, self.dtype),
             cross_attention_kwargs={"views": VIEWS},
             return_dict=False,
-        )[0]
+        )
         return self._prediction(value.to(z_t.dtype), z_t, t)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from dream3d.errors import ModelError
 from dream3d.priors.latent.components import read_json
+from dream3d.priors.pipelines.acceleration import Compile, acceleration_of
 from dream3d.priors.pipelines.control import ControlSettings, open_control
 from dream3d.priors.pipelines.image_prompt import ImagePrompt, add_image_prompt
 from dream3d.priors.pipelines.lora import load_text_lora, merge_lora
@@ -36,6 +37,7 @@ class Opening:
         checkpoint: a single file with the networks' weights; the directory then gives configurations and tokenizers.
         control: a ControlNet and how it is used, or None.
         picture: what goes with the words of every prompt, or None.
+        compile: what makes calls faster, see `acceleration_of`.
         vae: directory of another codec that takes the pipeline's place (one folder, or a model with a `vae` in it).
     """
 
@@ -50,6 +52,7 @@ class Opening:
     picture: ImagePrompt | None = None
     vae: Path | None = None
     loras: tuple[tuple[Path, float], ...] = ()
+    compile: Compile = "auto"
 
 
 def weight_dtype(row: PipelineRow, precision: str, device: torch.device) -> torch.dtype:
@@ -64,8 +67,10 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
 
     Raises:
         ModelError: a part is missing, damaged, pickled, of an unknown class, or its weights do not fit.
+        ConfigError: what is to make calls faster does not go with the device or with `low_vram`.
     """
     how = Opening() if how is None else how
+    acceleration = acceleration_of(how.compile, device, how.low_vram)
     row = pipeline_row(directory)
     index = read_json(directory / "model_index.json")
     dtype = weight_dtype(row, how.precision, device)
@@ -102,7 +107,7 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     text = TextEmbedder(row, open_text, device, image, keep=how.keep_text)
     parts = PipelineParts(row, network, vae, scheduler, text, settings, control)
     chunk = how.chunk or (2 if how.low_vram else 0)
-    return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk)
+    return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk, acceleration)
 
 
 def _loader(checkpoint: Path | None) -> Callable[[Any, Path, torch.dtype], Any]:

@@ -1,5 +1,6 @@
 """A diffusers pipeline as a `Prior`: what differs between pipelines is read from its row of the table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,11 @@ from dream3d.diffusion import (
 )
 from dream3d.errors import ModelError
 from dream3d.priors.base import Condition, Prior
+from dream3d.priors.pipelines.acceleration import PLAIN, Acceleration, Accelerator
 from dream3d.priors.pipelines.call import arguments, from_layout, model_time
 from dream3d.priors.pipelines.codec import LatentCodec
 from dream3d.priors.pipelines.control import ControlBranch
+from dream3d.priors.pipelines.recording import Function
 from dream3d.priors.pipelines.table import PipelineRow
 from dream3d.priors.pipelines.text import TextEmbedder
 
@@ -97,6 +100,7 @@ class PipelinePrior(Prior):
         resolution: side in pixels of the images the prior looks at; 0 for what the network was trained at.
         guidance_embedding: for networks that take their guidance scale as an input.
         chunk: samples per network call at most; 0 for all at once.
+        acceleration: of the network's calls and the codec's encoder.
 
     Raises:
         ModelError: the parts do not belong together, or the resolution does not fit the codec.
@@ -109,6 +113,7 @@ class PipelinePrior(Prior):
         resolution: int = 0,
         guidance_embedding: float = 3.5,
         chunk: int = 0,
+        acceleration: Acceleration | Accelerator = PLAIN,
     ) -> None:
         self.parts = parts
         self.row = parts.row
@@ -130,6 +135,20 @@ class PipelinePrior(Prior):
             )
         side = self.image_size // self.codec.downscale
         self.latent_shape = (self._channels(), side, side)
+        self._accelerate(
+            acceleration
+            if isinstance(acceleration, Accelerator)
+            else Accelerator(acceleration, device)
+        )
+
+    def _accelerate(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        network, codec = accelerator.network(self.network), accelerator.codec
+        self._ask = self.recorded("network", lambda **given: network(**given)[0])
+        self._latents: Function = self._encoded
+        if self.parts.vae is not None:
+            codec(self.parts.vae)
+            self._latents = accelerator.call("codec", self._latents)
 
     embeds_ahead = True
 
@@ -146,6 +165,9 @@ class PipelinePrior(Prior):
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """The mean of the codec's posterior, normalised as the network was trained; differentiable."""
+        return self._latents(images=images)
+
+    def _encoded(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         signal = images.permute(0, 3, 1, 2) * 2.0 - 1.0
         size = (self.image_size, self.image_size)
         if signal.shape[-2:] != size:
@@ -177,13 +199,20 @@ class PipelinePrior(Prior):
             return self._prediction(torch.cat(values), z_t, t)
 
     def output(
-        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+        self,
+        z_t: Float[Tensor, "B C h w"],
+        t: Float[Tensor, " B"],
+        condition: Condition,
+        ask: Function | None = None,
     ) -> Prediction:
-        """As `predict`, in one call, with gradient to whatever in the network asks for it."""
+        """As `predict`, in one call, with gradient to whatever in the network asks for it.
+
+        `ask` takes the network's place: its keyword arguments in, its answer out.
+        """
         if condition.cameras is not None:
             raise ValueError(f"{self.row.pipeline} takes no cameras; use conditioning=text")
         text = self.parts.text.read(condition.tokens)
-        z = z_t.to(self.dtype)
+        z = self.accelerator.image(z_t.to(self.dtype))
         config = self.network.config
         told = model_time(self.row, config, self.table, t)
         given = arguments(self.row, config, z, told, text, self.guidance_embedding, self.image_size)
@@ -192,9 +221,18 @@ class PipelinePrior(Prior):
         if text.image is not None:
             words = self.row.names[2]
             given[words] = (given[words], [text.image.to(self.dtype)])
-        value = from_layout(self.row, self.network(**given)[0], z_t)
+        value = from_layout(self.row, (self._ask if ask is None else ask)(**given), z_t)
         value = value.to(z_t.dtype)
         return self._prediction(-value if self.row.output == "-flow" else value, z_t, t)
+
+    def recorded(
+        self, name: str, function: Function, parameters: Sequence[Tensor] = ()
+    ) -> Function:
+        """Something asked of this prior's network, recorded if its own calls are; see `recording`."""
+        # The networks of the layout "list" answer with one, and of prompts of any length.
+        if self.row.layout == "list":
+            return function
+        return self.accelerator.call(name, function, parameters)
 
     def companion(self, rank: int, seed: int, name: str = "companion") -> Companion:
         """Low-rank updates of the network's attention; see `lora_companion`."""
