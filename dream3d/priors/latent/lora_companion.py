@@ -53,12 +53,12 @@ class RecordsCalls(Protocol):
         """`function`, recorded if the prior does so; `parameters` are the leaves inside it that train."""
         ...
 
-    def output(
+    def output_of(
         self,
+        ask: Callable[..., Tensor],
         z_t: Float[Tensor, "B C h w"],
         t: Float[Tensor, " B"],
         condition: Condition,
-        ask: Callable[..., Tensor] | None = None,
     ) -> Prediction:
         """As `HasNetwork.output`; `ask` takes the network's place."""
         ...
@@ -144,7 +144,7 @@ class LoraCompanion(Companion):
         embedding = self._embedding(condition)
         if self._records is not None and self._ask is not None:
             ask = partial(self._ask, embedding=embedding)
-            return self._records.output(z_t, t, told, ask)
+            return self._records.output_of(ask, z_t, t, told)
         with self._switched_on(embedding):
             return self.prior.output(z_t, t, told)
 

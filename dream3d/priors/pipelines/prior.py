@@ -199,16 +199,19 @@ class PipelinePrior(Prior):
             return self._prediction(torch.cat(values), z_t, t)
 
     def output(
+        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """As `predict`, in one call, with gradient to whatever in the network asks for it."""
+        return self.output_of(self._ask, z_t, t, condition)
+
+    def output_of(
         self,
+        ask: Function,
         z_t: Float[Tensor, "B C h w"],
         t: Float[Tensor, " B"],
         condition: Condition,
-        ask: Function | None = None,
     ) -> Prediction:
-        """As `predict`, in one call, with gradient to whatever in the network asks for it.
-
-        `ask` takes the network's place: its keyword arguments in, its answer out.
-        """
+        """As `output`, with `ask` in the network's place: its keyword arguments in, its answer out."""
         if condition.cameras is not None:
             raise ValueError(f"{self.row.pipeline} takes no cameras; use conditioning=text")
         text = self.parts.text.read(condition.tokens)
@@ -221,7 +224,7 @@ class PipelinePrior(Prior):
         if text.image is not None:
             words = self.row.names[2]
             given[words] = (given[words], [text.image.to(self.dtype)])
-        value = from_layout(self.row, (self._ask if ask is None else ask)(**given), z_t)
+        value = from_layout(self.row, ask(**given), z_t)
         value = value.to(z_t.dtype)
         return self._prediction(-value if self.row.output == "-flow" else value, z_t, t)
 
