@@ -22,6 +22,7 @@ VOCABULARY = (
     "dream3d.prompts",
     "dream3d.files",
     "dream3d.kernels",
+    "dream3d.transfer",
     "dream3d.priors",
     "dream3d.companion",
 )

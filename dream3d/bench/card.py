@@ -47,13 +47,12 @@ def card_rates(device: torch.device, side: int = SIDE, copied: int = COPIED) -> 
 
 def versions(device: torch.device) -> dict[str, Any]:
     """What measured numbers belong to."""
-    import diffusers
-    import peft
+    from importlib.metadata import version
 
     found: dict[str, Any] = {
         "torch": str(torch.__version__),
-        "diffusers": diffusers.__version__,
-        "peft": peft.__version__,
+        "diffusers": version("diffusers"),
+        "peft": version("peft"),
         "threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
