@@ -7,6 +7,7 @@ what the run computes from the last checkpoint on; it is reported, never silent.
 import dataclasses
 import gc
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from dream3d.errors import ConfigError, Dream3DError
 from dream3d.files import write_json
+from dream3d.priors.base import SPARING_CHUNK, PriorConfig
 from dream3d.scenes.splats import SplatsConfig
 from systems.base import RunConfig, Stage
 
@@ -29,36 +31,57 @@ class MemoryShort(Dream3DError):
 
 @dataclass(frozen=True)
 class Reduction:
-    """One setting of one stage, lowered.
+    """One setting, lowered.
 
     Attributes:
-        stage: its index.
-        setting: "scene.chunk", "views" or "scene.max_count".
+        stage: its index; None for a setting of the whole run.
+        setting: "scene.chunk", "views" or "scene.max_count"; of a run "prior.chunk" or "second.prior.chunk".
         before, after: values.
     """
 
-    stage: int
+    stage: int | None
     setting: str
     before: int
     after: int
 
     def __str__(self) -> str:
-        return f"stage {self.stage}: {self.setting} from {self.before} to {self.after}"
+        where = "" if self.stage is None else f"stage {self.stage}: "
+        return f"{where}{self.setting} from {self.before} to {self.after}"
 
 
 def sparing(config: RunConfig) -> RunConfig:
-    """`config` with its prior asked to keep as little on the GPU as it can: what `--low-vram` means.
+    """`config` with its priors asked to keep as little on the GPU as they can: what `--low-vram` means.
 
     Raises:
-        ConfigError: this prior has nothing to spare.
+        ConfigError: there is no prior that has something to spare.
     """
-    prior: Any = config.prior
-    if not hasattr(prior, "low_vram"):
+    found = priors(config)
+    spared = {key: prior for key, prior in found.items() if hasattr(prior, "low_vram")}
+    if not spared:
+        names = " and ".join(
+            f"{key} '{type(prior).registered_name}'" for key, prior in found.items()
+        )
         raise ConfigError(
-            f"prior '{type(prior).registered_name}' has nothing that could be kept off the GPU; leave --low-vram out "
+            f"{names} has nothing that could be kept off the GPU; leave --low-vram out "
             "(lower render_size or the scene's size instead), or choose a prior of diffusers"
         )
-    return replace(config, prior=replace(prior, low_vram=True))
+    for key, prior in spared.items():
+        config = with_prior(config, key, replace(prior, low_vram=True))
+    return config
+
+
+def priors(config: RunConfig) -> dict[str, Any]:
+    """The settings of a run's one or two priors by the key they have in the configuration."""
+    second = {} if config.second is None else {"second.prior": config.second.prior}
+    return {"prior": config.prior, **second}
+
+
+def with_prior(config: RunConfig, key: str, prior: PriorConfig) -> RunConfig:
+    """`config` with other settings for the prior at one of the keys of `priors`."""
+    if key == "prior":
+        return replace(config, prior=prior)
+    assert config.second is not None
+    return replace(config, second=replace(config.second, prior=prior))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -79,19 +102,18 @@ def free() -> None:
 
 
 def next_reductions(config: RunConfig) -> list[Reduction]:
-    """What to halve next in every stage: rendering in chunks, then views a step, then the splat budget; empty: nothing.
+    """What to halve next; empty: nothing is left.
 
-    Chunks change no result. Views that are denoised jointly are kept, because a prior may want their number.
+    Rendering in chunks, then the samples each prior is asked about at once, neither of which changes a result; then
+    views a step, then the splat budget. Views that are denoised jointly are kept: a prior may want their number.
     """
-    for pick in (_chunk, _views, _budget):
-        found = [
-            reduction
-            for index, stage in enumerate(config.stages)
-            if (reduction := pick(index, stage)) is not None
-        ]
-        if found:
-            return found
-    return []
+
+    def of_stages(pick: Callable[[int, Stage], Reduction | None]) -> list[Reduction]:
+        picked = (pick(index, stage) for index, stage in enumerate(config.stages))
+        return [reduction for reduction in picked if reduction is not None]
+
+    rounds = (of_stages(_chunk), _samples(config), of_stages(_views), of_stages(_budget))
+    return next(filter(None, rounds), [])
 
 
 def _chunk(index: int, stage: Stage) -> Reduction | None:
@@ -99,6 +121,21 @@ def _chunk(index: int, stage: Stage) -> Reduction | None:
     if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk <= SMALLEST_CHUNK:
         return None
     return Reduction(index, "scene.chunk", chunk, max(SMALLEST_CHUNK, chunk // 2))
+
+
+def _samples(config: RunConfig) -> list[Reduction]:
+    """Of both priors; usually all views are asked about at once, each with the prompt and without."""
+    most = 2 * max(stage.views for stage in config.stages)
+    found = []
+    for key, prior in priors(config).items():
+        if not hasattr(prior, "chunk"):
+            continue
+        usual = SPARING_CHUNK if getattr(prior, "low_vram", False) else most
+        now = min(prior.chunk or usual, most)
+        if now > prior.smallest_chunk:
+            after = max(prior.smallest_chunk, now // 2)
+            found.append(Reduction(None, f"{key}.chunk", now, after))
+    return found
 
 
 def _views(index: int, stage: Stage) -> Reduction | None:
@@ -119,6 +156,11 @@ def reduced(config: RunConfig, reductions: list[Reduction]) -> RunConfig:
     """`config` with every reduction applied."""
     stages = list(config.stages)
     for reduction in reductions:
+        if reduction.stage is None:
+            key = reduction.setting.removesuffix(".chunk")
+            prior: Any = priors(config)[key]
+            config = with_prior(config, key, replace(prior, chunk=reduction.after))
+            continue
         stage = stages[reduction.stage]
         part, _, name = reduction.setting.rpartition(".")
         if not part:

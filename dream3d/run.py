@@ -250,6 +250,10 @@ def run_system(
         reference = load_reference(config.reference)
         prior = _shown(prior, reference, device)
         second = load_second(config, device, reference) if second is None else second
+        # What is loaded already may have been asked about more at once than memory suffices for.
+        prior.ask_at_once(getattr(config.prior, "chunk", 0))
+        if second is not None and config.second is not None:
+            second.prior.ask_at_once(getattr(config.second.prior, "chunk", 0))
         prompts = view_prompts(config, prior, config.negative_prompt)
         index, scene, state = _start(config, found, prior, device, share)
         state.reference, state.second = reference, second

@@ -274,3 +274,15 @@ def test_what_does_not_fit_is_named(saved: Path, tmp_path: Path) -> None:
         open_mvdream(tmp_path / "plain", CPU)
     with pytest.raises(ModelError, match="no model_index"):
         open_mvdream(tmp_path / "nothing", CPU)
+
+
+def test_sparing_memory_keeps_an_objects_views_together(saved: Path, prior: MVDreamPrior) -> None:
+    spared = open_mvdream(saved, CPU, low_vram=True)
+    assert spared.chunk == 4 and spared.parts.vae.use_slicing
+    spared.embed(["a red mug"])
+    z, t, condition = asked(prior, objects=2)
+    torch.testing.assert_close(
+        spared.predict(z, t, condition).value, prior.predict(z, t, condition).value
+    )
+    spared.ask_at_once(1)
+    assert spared.chunk == 4

@@ -177,12 +177,12 @@ def test_layers_from_main_memory_change_nothing(saved: Path) -> None:
     """The hooks of `low_vram`, here with the CPU on both ends: the network's and the text encoders' answers stay."""
     from dream3d.priors.pipelines import opening
 
-    def spared(how: Opening, device: torch.device) -> Any:
+    def spared(low_vram: bool, device: torch.device) -> Any:
         return lambda module: opening.from_main_memory(module, device)
 
     plain = open_prior(saved, CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "_place", spared)
+        patch.setattr(opening, "placement", spared)
         prior = open_prior(saved, CPU, Opening(low_vram=True))
         tokens = prior.embed(["a red mug", ""])
     assert not prior.parts.text.loaded

@@ -19,10 +19,13 @@ from dream3d.diffusion import per_sample
 from dream3d.errors import ConfigError
 from dream3d.export.run import about_run
 from dream3d.generation import generate_run
+from dream3d.memory import Reductions, next_reductions, sparing
 from dream3d.phases import Phases
 from dream3d.picture_file import write_picture
 from dream3d.priors.base import Condition, Prior
 from dream3d.priors.gaussian import ClosedFormPrior, GaussianConfig
+from dream3d.priors.pipelines.prior import PipelinePrior
+from dream3d.priors.pipelines.zero123 import Zero123Prior
 from dream3d.prompts import Prompts
 from dream3d.run import run_system
 from dream3d.scenes.canvas import CanvasConfig
@@ -206,26 +209,100 @@ def test_a_prior_that_needs_a_picture_or_a_scene_of_latents_is_refused(
         check_second(load_config("default", latent, prompt="x"), ClosedFormPrior(SIZE))
 
 
+def test_sparing_memory_is_for_both_priors() -> None:
+    both = sparing(load_config("magic123", (), prompt="x"))
+    assert both.second is not None
+    assert both.prior.low_vram and both.second.prior.low_vram  # type: ignore[attr-defined]
+    assert load_config_text(config_to_yaml(both)) == both
+    one = sparing(load_config("magic123", {"second.prior": "gaussian"}, prompt="x"))
+    assert one.prior.low_vram and isinstance(one.second and one.second.prior, GaussianConfig)  # type: ignore[attr-defined]
+    other = sparing(two(prior={"name": "zero123"}))
+    assert other.second is not None and other.second.prior.low_vram  # type: ignore[attr-defined]
+    with pytest.raises(
+        ConfigError, match=r"prior 'gaussian' and second.prior 'gaussian' has nothing"
+    ):
+        sparing(two())
+
+
+def test_short_of_memory_both_priors_are_asked_about_less_at_once(tmp_path: Path) -> None:
+    config = load_config("magic123", {"views": 4, "scene": {"name": "canvas"}}, prompt="x")
+    reductions, told = Reductions(tmp_path), []
+    for _ in range(4):
+        told.append("; ".join(map(str, reductions.step_down(config, MemoryError("short")))))
+    assert told[0] == "prior.chunk from 8 to 4; second.prior.chunk from 8 to 4"
+    assert told[2] == "prior.chunk from 2 to 1; second.prior.chunk from 2 to 1"
+    assert told[3] == "stage 0: views from 4 to 2"
+    # A resumed run reads them, and opens its priors so.
+    lowered = Reductions(tmp_path).apply(config)
+    assert lowered.second is not None
+    assert lowered.prior.chunk == lowered.second.prior.chunk == 1  # type: ignore[attr-defined]
+    assert lowered.stages[0].views == 2
+    spared = next_reductions(sparing(config))
+    assert [(r.before, r.after) for r in spared] == [(2, 1), (2, 1)]
+    joint = {"prior": "mvdream", "conditioning": "multiview", "views": 4}
+    views = next_reductions(load_config("default", joint, prompt="x"))
+    assert [(r.setting, r.before, r.after) for r in views] == [("prior.chunk", 8, 4)]
+
+
+def tiny_system(words: Path, zero123: Path, directory: Path, views: int) -> RunConfig:
+    """magic123 on tiny weights, its picture and words' weights in `directory`."""
+    save_tiny("StableDiffusionPipeline", words)
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[8:24, 8:24] = (200, 30, 30, 255)
+    write_picture(directory / "a.png", pixels)
+    settings = {
+        "prior.model": str(words),
+        "second.prior.model": str(zero123),
+        "reference.image": str(directory / "a.png"),
+        "scene": {"name": "splats", "count": 60, "max_count": 60},
+        "steps": 2,
+        "views": views,
+        "render_size": 16,
+    }
+    return load_config("magic123", settings, prompt="a red mug", negative_prompt="blurry")
+
+
+@pytest.mark.slow
+def test_a_run_short_of_memory_goes_on_with_both_asked_about_less(
+    saved_zero123: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither the loaded networks nor their weights are read anew, and nothing but the calls' size changes."""
+    config = tiny_system(tmp_path / "words", saved_zero123, tmp_path, views=2)
+    whole = generate_run(config, tmp_path / "whole")
+    at_once: dict[str, set[int]] = {}
+
+    def small(cls: type) -> None:
+        output = cls.output
+
+        def fake(self: Any, z_t: torch.Tensor, *rest: Any) -> Any:
+            if len(z_t) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            at_once.setdefault(cls.__name__, set()).add(len(z_t))
+            return output(self, z_t, *rest)
+
+        monkeypatch.setattr(cls, "output", fake)
+
+    small(PipelinePrior)
+    small(Zero123Prior)
+    made = generate_run(config, tmp_path / "run")
+    assert made.status == "done" and len(made.record["warnings"]) == 2
+    assert "second.prior.chunk from 2 to 1" in made.record["warnings"][1]
+    assert at_once == {"PipelinePrior": {1}, "Zero123Prior": {1}}
+    # Up to rounding, which Adam's first steps make full steps of wherever a gradient is nearly 0.
+    assert whole.scene is not None and made.scene is not None
+    for name, value in whole.scene.parameters().items():
+        assert (made.scene.parameters()[name] - value).abs().mean() < 2e-4
+
+
 @pytest.mark.slow
 def test_words_and_picture_by_two_pipelines(
     saved_zero123: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     """The published system, tiny: Stable Diffusion's latents beside Zero123's, from files to a run's directory."""
-    save_tiny("StableDiffusionPipeline", tmp_path / "words")
-    pixels = np.zeros((32, 32, 4), np.uint8)
-    pixels[8:24, 8:24] = (200, 30, 30, 255)
-    write_picture(tmp_path / "a.png", pixels)
-    settings = {
-        "prior.model": str(tmp_path / "words"),
-        "second.prior.model": str(saved_zero123),
-        "reference.image": str(tmp_path / "a.png"),
-        "scene": {"name": "splats", "count": 60, "max_count": 60},
-        "steps": 2,
-        "views": 2,
-        "render_size": 16,
-    }
-    config = load_config("magic123", settings, prompt="a red mug", negative_prompt="blurry")
+    config = tiny_system(tmp_path / "words", saved_zero123, tmp_path, views=2)
     reports: list[StepReport] = []
     made = generate_run(config, tmp_path / "run", reports.append)
     assert made.status == "done"

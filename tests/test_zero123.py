@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from dream3d.errors import ConfigError, ModelError, PromptError
 from dream3d.picture_file import write_picture
 from dream3d.priors.base import Condition
 from dream3d.priors.gaussian import GaussianConfig
+from dream3d.priors.pipelines import zero123
+from dream3d.priors.pipelines.opening import from_main_memory
 from dream3d.priors.pipelines.pictures import CLIP_MEAN, CLIP_STD
 from dream3d.priors.pipelines.zero123 import (
     Zero123Prior,
@@ -256,3 +259,21 @@ def test_a_run_from_a_picture_without_words(saved: Path, tmp_path: Path) -> None
     made = run_system(load_config("zero123", settings, prompt=""), tmp_path)
     assert made.status == "finished"
     assert all(bool(torch.isfinite(p).all()) for p in made.scene.parameters().values())
+
+
+def test_sparing_memory_changes_no_answer(
+    saved: Path, picture: RenderOutput, prior: Zero123Prior
+) -> None:
+    """`low_vram`, its layers' visits too, here with the CPU on both ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zero123, "placement", lambda *_: partial(from_main_memory, device=CPU))
+        spared = open_zero123(saved, CPU, low_vram=True).seeing(picture, FRONT)
+    assert spared.chunk == 2 and spared.parts.vae.use_slicing and spared.parts.vae.use_tiling
+    cameras = orbit_cameras([0.0, 50.0, 90.0], 10.0, 3.8, 20.0, size=16)
+    z, t = torch.randn(3, *prior.latent_shape), torch.tensor([0.3, 0.6, 0.9])
+    told = Condition(prior.embed(["x"] * 3), cameras)
+    torch.testing.assert_close(spared.predict(z, t, told).value, prior.predict(z, t, told).value)
+    spared.ask_at_once(1)
+    torch.testing.assert_close(spared.predict(z, t, told).value, prior.predict(z, t, told).value)
+    spared.ask_at_once(0)
+    assert spared.chunk == 2

@@ -50,7 +50,11 @@ def add_options(name: str, parser: Parser) -> Command:
     add("--image", type=Path, metavar="FILE", help="a picture to follow from one side")
     add("--config", type=Path, metavar="FILE", help="repeat a run from its config.yaml")
     add("--resume", type=Path, metavar="DIR", help="go on with a stopped run")
-    add("--low-vram", action="store_true", help="spare GPU memory, slower (a diffusers prior only)")
+    add(
+        "--low-vram",
+        action="store_true",
+        help="spare GPU memory, slower (both priors, where they are of diffusers)",
+    )
     add("--profile", action="store_true", help="print where the time went")
     add("--quiet", action="store_true", help="no progress")
     return run

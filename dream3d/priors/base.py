@@ -7,7 +7,7 @@ point. It knows nothing of scenes, optimisers or training steps.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -125,6 +125,13 @@ class Prior(ABC):
     ) -> Prediction:
         """The network's output at z_t, without gradient."""
 
+    def ask_at_once(self, samples: int) -> None:
+        """Ask the network about at most so many samples in one call from now on; 0 is as it was opened.
+
+        Changes no result. A prior whose calls are never split does nothing.
+        """
+        del samples
+
     def seeing(self, picture: RenderOutput, camera: CameraBatch) -> "Prior":
         """This prior, asked about a picture. One that looks at no picture is returned as it is.
 
@@ -156,8 +163,18 @@ class Prior(ABC):
         )
 
 
+SPARING_CHUNK = 2
+"""Samples per network call of a prior that spares memory (`low_vram`), where its `chunk` says nothing else."""
+
+
 class PriorConfig(ABC):
-    """The settings of one prior: a frozen dataclass registered in PRIORS. Loading has no side effects."""
+    """The settings of one prior: a frozen dataclass registered in PRIORS. Loading has no side effects.
+
+    Attributes:
+        smallest_chunk: fewest samples it can be asked about at once, where it has a setting `chunk` at all.
+    """
+
+    smallest_chunk: ClassVar[int] = 1
 
     @abstractmethod
     def load(self, device: torch.device) -> Prior:

@@ -20,12 +20,14 @@ class ViewModelConfig(PriorConfig):
         revision: branch, tag or commit of an id; empty for the main branch.
         precision: of the weights: float32, bfloat16, float16; auto is float32 on a CPU and float16 on a GPU.
         chunk: samples per network call at most; 0 for all at once.
+        low_vram: codec in slices and tiles, few samples at a time, layers from main memory (`--low-vram`).
     """
 
     model: str = ""
     revision: str = ""
     precision: Precision = "auto"
     chunk: int = 0
+    low_vram: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
@@ -52,13 +54,14 @@ class MVDreamConfig(ViewModelConfig):
     """MVDream: four views of an object, denoised together; needs conditioning=multiview and views=4."""
 
     model: str = "ashawkey/mvdream-sd2.1-diffusers"
+    smallest_chunk: ClassVar[int] = 4
 
     def load(self, device: torch.device) -> Prior:
         from dream3d.priors.pipelines.hub import model_directory
         from dream3d.priors.pipelines.mvdream import open_mvdream
 
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
-        prior = open_mvdream(directory, device, self.precision, self.chunk)
+        prior = open_mvdream(directory, device, self.precision, self.chunk, self.low_vram)
         prior.origin = self._origin()
         return prior
 
@@ -74,6 +77,7 @@ class ImageDreamConfig(ViewModelConfig):
 
     model: str = "ashawkey/imagedream-ipmv-diffusers"
     controller: Literal["pixel", "local"] = "pixel"
+    smallest_chunk: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +91,8 @@ class ImageDreamConfig(ViewModelConfig):
         from dream3d.priors.pipelines.imagedream import open_imagedream
 
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
-        prior = open_imagedream(directory, device, self.precision, self.controller, self.chunk)
+        how = (self.precision, self.controller, self.chunk, self.low_vram)
+        prior = open_imagedream(directory, device, *how)
         prior.origin = self._origin()
         return prior
 
@@ -105,7 +110,8 @@ class Zero123Config(ViewModelConfig):
         from dream3d.priors.pipelines.zero123 import open_zero123
 
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
-        prior = open_zero123(directory, device, self.precision, self.stable, self.chunk)
+        how = (self.precision, self.stable, self.chunk, self.low_vram)
+        prior = open_zero123(directory, device, *how)
         prior.origin = self._origin()
         return prior
 

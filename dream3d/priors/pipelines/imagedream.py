@@ -33,7 +33,7 @@ from dream3d.priors.pipelines.mvdream import (
     open_parts,
     published_weights,
 )
-from dream3d.priors.pipelines.opening import model_index, required_class, weight_dtype
+from dream3d.priors.pipelines.opening import model_index, required_class, usual_chunk, weight_dtype
 from dream3d.priors.pipelines.parts import load_part
 from dream3d.priors.pipelines.pictures import for_clip
 from dream3d.priors.pipelines.prior import PipelineParts
@@ -219,6 +219,7 @@ def open_imagedream(
     precision: str = "auto",
     controller: Controller = "pixel",
     chunk: int = 0,
+    low_vram: bool = False,
 ) -> ImageDreamPrior:
     """A directory as published (ashawkey/imagedream-ipmv-diffusers).
 
@@ -228,6 +229,7 @@ def open_imagedream(
         precision: "auto", "float32", "bfloat16" or "float16".
         controller: which one the weights were trained with; the directory does not tell.
         chunk: samples per network call at most; 0 for all at once.
+        low_vram: layers from main memory, codec in slices and tiles, few samples at once.
 
     Raises:
         ModelError: a part is missing, damaged, pickled, or of another kind.
@@ -241,11 +243,12 @@ def open_imagedream(
             f"the image encoder of {directory} makes {width} channels, the network's resampler reads "
             f"{resampler.reads}; restore the directory"
         )
-    parts = open_parts(directory, network.to(device), device, dtype)
+    parts = open_parts(directory, network, device, dtype, low_vram)
 
     def open_encoder() -> Any:
         return load_part(encoder, directory / "image_encoder", dtype).to(device)
 
+    chunk = chunk or usual_chunk(low_vram)
     return ImageDreamPrior(parts, resampler.to(device), open_encoder, device, controller, chunk)
 
 

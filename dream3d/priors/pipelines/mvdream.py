@@ -22,7 +22,14 @@ from dream3d.errors import ModelError
 from dream3d.priors.base import Condition
 from dream3d.priors.latent.components import read_json
 from dream3d.priors.latent.multiview import enable_joint_views
-from dream3d.priors.pipelines.opening import model_index, required_class, weight_dtype
+from dream3d.priors.pipelines.opening import (
+    model_index,
+    placement,
+    required_class,
+    slice_codec,
+    usual_chunk,
+    weight_dtype,
+)
 from dream3d.priors.pipelines.parts import check_weights, load_part, open_text_pipeline, refuse_gaps
 from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
 from dream3d.priors.pipelines.table import STABLE_DIFFUSION
@@ -51,6 +58,11 @@ def camera_rows(cameras: CameraBatch) -> Float[Tensor, "B 16"]:
     return (pose * scale).flatten(1)
 
 
+def whole_objects(chunk: int) -> int:
+    """The chunk in which no object's views are torn apart; 0, all at once, stays."""
+    return 0 if not chunk else max(VIEWS, chunk // VIEWS * VIEWS)
+
+
 class MVDreamPrior(PipelinePrior):
     """A `PipelinePrior` that asks about four views of an object at a time, or several objects' four each.
 
@@ -70,9 +82,10 @@ class MVDreamPrior(PipelinePrior):
         return False
 
     def __init__(self, parts: PipelineParts, device: torch.device, chunk: int = 0) -> None:
-        super().__init__(
-            parts, device, chunk=0 if not chunk else max(VIEWS, chunk // VIEWS * VIEWS)
-        )
+        super().__init__(parts, device, chunk=whole_objects(chunk))
+
+    def ask_at_once(self, samples: int) -> None:
+        super().ask_at_once(whole_objects(samples))
 
     def check_views(self, z_t: Float[Tensor, "B C h w"], condition: Condition) -> CameraBatch:
         """The cameras of the condition.
@@ -111,7 +124,11 @@ class MVDreamPrior(PipelinePrior):
 
 
 def open_mvdream(
-    directory: Path, device: torch.device, precision: str = "auto", chunk: int = 0
+    directory: Path,
+    device: torch.device,
+    precision: str = "auto",
+    chunk: int = 0,
+    low_vram: bool = False,
 ) -> MVDreamPrior:
     """A directory as published (ashawkey/mvdream-sd2.1-diffusers), or with the network under diffusers' names.
 
@@ -120,20 +137,22 @@ def open_mvdream(
         device: of the networks.
         precision: "auto", "float32", "bfloat16" or "float16".
         chunk: samples per network call at most; 0 for all at once.
+        low_vram: layers from main memory, codec in slices and tiles, few samples at once.
 
     Raises:
         ModelError: a part is missing, damaged, pickled, or of another kind.
     """
     dtype = weight_dtype(STABLE_DIFFUSION, precision, device)
     model_index(directory)
-    network = load_network(directory / "unet", dtype).to(device)
-    return MVDreamPrior(open_parts(directory, network, device, dtype), device, chunk)
+    network = load_network(directory / "unet", dtype)
+    parts = open_parts(directory, network, device, dtype, low_vram)
+    return MVDreamPrior(parts, device, chunk or usual_chunk(low_vram))
 
 
 def open_parts(
-    directory: Path, network: Any, device: torch.device, dtype: torch.dtype
+    directory: Path, network: Any, device: torch.device, dtype: torch.dtype, low_vram: bool = False
 ) -> PipelineParts:
-    """The parts of a directory beside its network.
+    """The parts of a directory beside its network, and that brought to the device.
 
     Raises:
         ModelError: one is missing, damaged, pickled, or of another kind.
@@ -146,8 +165,12 @@ def open_parts(
     def open_text() -> Any:
         return open_text_pipeline(directory, row, dtype).to(device)
 
+    placement(low_vram, device)(network)
+    vae = load("vae").to(device)
+    if low_vram:
+        slice_codec(vae)
     text = TextEmbedder(row, open_text, device)
-    return PipelineParts(row, network, load("vae").to(device), load("scheduler"), text)
+    return PipelineParts(row, network, vae, load("scheduler"), text)
 
 
 def load_network(folder: Path, dtype: torch.dtype) -> Any:

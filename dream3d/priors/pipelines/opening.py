@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dream3d.errors import ModelError
+from dream3d.priors.base import SPARING_CHUNK
 from dream3d.priors.latent.components import read_json
 from dream3d.priors.pipelines.acceleration import Compile, acceleration_of
 from dream3d.priors.pipelines.control import ControlSettings, open_control
@@ -84,13 +85,13 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
     scheduler = load(required_class(index, "scheduler", directory), directory / "scheduler", dtype)
     control = None if how.control is None else open_control(how.control, row, network, dtype)
-    place = _place(how, device)
+    place = placement(how.low_vram, device)
     if control is not None:
         place(control.network)
         control.fixed = None if control.fixed is None else control.fixed.to(device)
     place(network)
     if how.low_vram:
-        _slice(vae)
+        slice_codec(vae)
     if vae is not None:
         vae.to(device)
     settings = {name: value for name, value in index.items() if not isinstance(value, list)}
@@ -106,7 +107,7 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
 
     text = TextEmbedder(row, open_text, device, image, keep=how.keep_text)
     parts = PipelineParts(row, network, vae, scheduler, text, settings, control)
-    chunk = how.chunk or (2 if how.low_vram else 0)
+    chunk = how.chunk or usual_chunk(how.low_vram)
     return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk, acceleration)
 
 
@@ -186,16 +187,21 @@ def other_codec(path: Path) -> tuple[Path, type]:
     return folder, found
 
 
-def _slice(vae: Any) -> None:
+def slice_codec(vae: Any) -> None:
     """Let a codec work on one image, and one tile of it, at a time."""
     for name in ("enable_slicing", "enable_tiling"):
         if hasattr(vae, name):
             getattr(vae, name)()
 
 
-def _place(how: Opening, device: torch.device) -> Callable[[torch.nn.Module], object]:
+def usual_chunk(low_vram: bool) -> int:
+    """Samples per network call where nothing else is asked for; 0 for all at once."""
+    return SPARING_CHUNK if low_vram else 0
+
+
+def placement(low_vram: bool, device: torch.device) -> Callable[[torch.nn.Module], object]:
     """What brings a large module to the device: at once, or layer by layer as it is used."""
-    if not how.low_vram or device.type == "cpu":
+    if not low_vram or device.type == "cpu":
         return lambda module: module.to(device)
     return lambda module: from_main_memory(module, device)
 

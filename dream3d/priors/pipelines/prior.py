@@ -120,7 +120,7 @@ class PipelinePrior(Prior):
         self.network = parts.network
         self.device = device
         self.guidance_embedding = guidance_embedding
-        self.chunk = chunk
+        self.chunk = self._usual_chunk = chunk
         self.control = "" if parts.control is None else parts.control.wants
         self.codec = LatentCodec(parts.vae, parts.row.norm)
         self.kind: PredictionKind
@@ -179,6 +179,10 @@ class PipelinePrior(Prior):
         with torch.no_grad():
             signal = self.codec.decode(latents)
         return (signal.permute(0, 2, 3, 1) * 0.5 + 0.5).clamp(0.0, 1.0)
+
+    def ask_at_once(self, samples: int) -> None:
+        """See `Prior.ask_at_once`."""
+        self.chunk = samples or self._usual_chunk
 
     def predict(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition

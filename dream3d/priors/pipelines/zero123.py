@@ -23,7 +23,14 @@ from dream3d.diffusion import Prediction
 from dream3d.errors import ModelError
 from dream3d.priors.base import Condition
 from dream3d.priors.latent.components import read_json
-from dream3d.priors.pipelines.opening import model_index, required_class, weight_dtype
+from dream3d.priors.pipelines.opening import (
+    model_index,
+    placement,
+    required_class,
+    slice_codec,
+    usual_chunk,
+    weight_dtype,
+)
 from dream3d.priors.pipelines.parts import check_weights, load_part
 from dream3d.priors.pipelines.pictures import for_clip
 from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
@@ -167,6 +174,7 @@ def open_zero123(
     precision: str = "auto",
     stable: bool = False,
     chunk: int = 0,
+    low_vram: bool = False,
 ) -> Zero123Prior:
     """A directory in the layout of the public conversions to diffusers.
 
@@ -176,6 +184,7 @@ def open_zero123(
         precision: "auto", "float32", "bfloat16" or "float16".
         stable: whether it holds Stable-Zero123.
         chunk: samples per network call at most; 0 for all at once.
+        low_vram: layers from main memory, codec in slices and tiles, few samples at once.
 
     Raises:
         ModelError: a part is missing, damaged, pickled, or of another kind.
@@ -184,10 +193,12 @@ def open_zero123(
     dtype = weight_dtype(row, precision, device)
 
     def load(name: str) -> Any:
-        part = load_part(required_class(index, name, directory), directory / name, dtype)
-        return part.to(device) if isinstance(part, torch.nn.Module) else part
+        return load_part(required_class(index, name, directory), directory / name, dtype)
 
-    network = load("unet")
+    network, vae = load("unet"), load("vae").to(device)
+    placement(low_vram, device)(network)
+    if low_vram:
+        slice_codec(vae)
     channels = int(network.config["in_channels"]), int(network.config["out_channels"])
     if channels[0] != 2 * channels[1]:
         raise ModelError(
@@ -197,8 +208,13 @@ def open_zero123(
     weight, bias = _load_projection(directory, network.config["cross_attention_dim"])
     projection = weight.to(device, dtype), bias.to(device, dtype)
     text = TextEmbedder(row, _no_text, device)
-    parts = PipelineParts(row, network, load("vae"), load("scheduler"), text)
-    return Zero123Prior(parts, projection, lambda: load("image_encoder"), device, stable, chunk)
+    parts = PipelineParts(row, network, vae, load("scheduler"), text)
+
+    def open_encoder() -> Any:
+        return load("image_encoder").to(device)
+
+    chunk = chunk or usual_chunk(low_vram)
+    return Zero123Prior(parts, projection, open_encoder, device, stable, chunk)
 
 
 def _no_text() -> Any:
