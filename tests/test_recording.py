@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dream3d import train
 from dream3d.bench.networks import Shape, random_prior
 from dream3d.cameras import orbit_cameras
 from dream3d.companion import CompanionSettings, CompanionTrainer, restore_parameters
 from dream3d.errors import ConfigError
+from dream3d.phases import Phases
 from dream3d.priors.base import Condition
 from dream3d.priors.pipelines.acceleration import (
     PLAIN,
@@ -24,6 +26,12 @@ from dream3d.priors.pipelines.acceleration import (
 )
 from dream3d.priors.pipelines.prior import PipelinePrior
 from dream3d.priors.pipelines.recording import MOST, Recorded
+from dream3d.prompts import Prompts
+from dream3d.run import make_companion
+from dream3d.scenes.canvas import CanvasConfig
+from dream3d.train import StepReport, TrainState, make_optimizer, train_stage
+from guidance.base import GUIDANCE
+from systems.base import Stage
 
 CPU = torch.device("cpu")
 SMALL = Shape("small", (32, 32), (1, 1), (32, 32, 32, 32), 16, 64)
@@ -247,3 +255,38 @@ def test_graphs_on_a_gpu_answer_as_the_plain_networks() -> None:
         for ours, theirs in zip(*found, strict=True):
             assert (ours - theirs).norm() <= 5e-3 * theirs.norm()  # convolutions may use TF32
     assert not fast.accelerator.refusals
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rule", ["sds", "vsd"])
+def test_a_step_waits_for_the_gpu_only_where_it_reads_its_numbers(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda")
+    prior = random_prior(SMALL, gpu, torch.float32, Acceleration(graphs=True, channels_last=True))
+    stage = Stage(GUIDANCE[rule](), CanvasConfig(size=64), steps=8, views=2, render_size=64)
+    stage = replace(stage, conditioning="text")
+    generator = torch.Generator().manual_seed(0)
+    assert stage.scene is not None
+    scene = stage.scene.create(generator, gpu)
+    state = TrainState(0, make_optimizer(scene, (0.9, 0.99)), generator, 0)
+    state.companion = make_companion(stage, prior, 0)
+    plain = train.read_out
+
+    def read_out(*arguments: Any) -> Any:
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            return plain(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+
+    def on_step(report: StepReport) -> None:
+        torch.cuda.set_sync_debug_mode("error" if 3 <= report.step < report.steps else "default")
+
+    monkeypatch.setattr(train, "read_out", read_out)
+    try:
+        train_stage(stage, scene, prior, Prompts(prior, "a red mug"), state, on_step, Phases())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert state.step == 8 and not prior.accelerator.refusals

@@ -9,7 +9,7 @@ the host, weights that stay where they are. Whatever does not fit is computed as
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -80,9 +80,14 @@ class CudaRecorder:
     def apart(self) -> "CudaRecorder":
         return CudaRecorder(self.device, self.tune)
 
-    def _choices(self) -> AbstractContextManager[None]:
-        tune = self.tune or torch.backends.cudnn.benchmark
-        return torch.backends.cudnn.flags(enabled=True, benchmark=tune)
+    @contextmanager
+    def _choices(self) -> Iterator[None]:
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = self.tune or before
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
 
 def taken_apart(value: Any) -> tuple[list[Tensor], Any]:
@@ -159,8 +164,9 @@ class TrainRecording:
         self._sources = [*self._wanted, *parameters]
         self._run = run
         self._answer: Tensor | None = None
-        with torch.no_grad():
-            self._slope = torch.ones_like(run(self._inputs))
+        # With gradient, lest a compiler be asked for another form of the network.
+        self._slope = torch.ones_like(self._forward())
+        self._answer = None
         recorder = recorder.apart()
         recorder.warm(self._once)
         self._output, self._replay_forward = recorder.record(self._forward)
