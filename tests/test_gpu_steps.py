@@ -5,6 +5,7 @@ Runs over the registries, so that whatever is registered is covered.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from dream3d.background_samplers import BACKGROUND_SAMPLERS
 from dream3d.camera_samplers import CAMERA_SAMPLERS
 from dream3d.cameras import orbit_cameras
 from dream3d.errors import AssetError, ConfigError
+from dream3d.export import FORMATS, About, Asset, ExportOptions, export_asset
 from dream3d.noise_sources import NOISE_SOURCES, FixedNoise
 from dream3d.phases import Phases
 from dream3d.priors.base import Condition, Prior
@@ -72,9 +74,31 @@ def test_a_scene_shows_what_it_shows_on_the_cpu(name: str) -> None:
             assert share_beyond(a, b, 1e-2 if part != "depth" else 3e-2) < 0.02, (render, part)
 
 
-@pytest.mark.parametrize("name", SCENES.names())
-def test_a_scene_learns_and_is_restored(name: str) -> None:
-    scene, generator = made(name, DEVICE), torch.Generator().manual_seed(1)
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in SCENES.names()},
+    "splats-adaptive": ("splats", {"density": "adaptive", "split_gradient": 0.0}),
+    "splats-harmonics": ("splats", {"sh_degree": 2, "weight_tv_depth": 0.1, "weight_tv_rgb": 0.1}),
+    "splats-random": ("splats", {"init": "random", "density": "none", "weight_flat": 0.1}),
+    "nerf-planes": ("nerf", {"field": "planes"}),
+    "nerf-frequency": ("nerf", {"field": "frequency", "layers": 2}),
+    "nerf-dense": ("nerf", {"field": "dense", "background": "learned"}),
+    "nerf-fine": ("nerf", {"fine": 8, "normals": "finite", "weight_orientation": 0.1}),
+    "nerf-lit": ("nerf", {"shading": "mixed", "normals": "analytic"}),
+    "neus-lit": ("neus", {"shading": "lambert", "normals": "finite"}),
+    "mesh-texels": ("mesh", {"material": "texels", "move": False}),
+    "mesh-lambert": ("mesh", {"shading": "lambert", "normal_map": True}),
+    "mesh-pbr": ("mesh", {"shading": "pbr", "material": "texels", "normal_map": True}),
+    "tets-normals": ("tets", {"normals": "smooth"}),
+}
+"""Every scene, and the settings of it that are computed by other code."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_scene_learns_and_is_restored(variant: str) -> None:
+    name, changes = VARIANTS[variant]
+    config = replace(SCENES[name].tiny(), **changes)  # type: ignore[type-var]
+    generator = torch.Generator().manual_seed(1)
+    scene = config.create(torch.Generator().manual_seed(0), DEVICE)
     optimizer = make_optimizer(scene, (0.9, 0.99))
     cameras = orbit_cameras([20.0, 160.0], size=24).to(DEVICE)
     for step in range(3):
@@ -95,7 +119,7 @@ def test_a_scene_learns_and_is_restored(name: str) -> None:
         # Where densification and pruning are due.
         scene.density_control(optimizer, 0.3 * progress, 100 * (step + 1) - 1, generator)
         assert on_device(scene)
-    other = made(name, DEVICE, seed=5)
+    other = config.create(torch.Generator().manual_seed(5), DEVICE)
     other.load_state({key: value.cpu() for key, value in scene.state().items()})
     assert on_device(other)
     with torch.no_grad():
@@ -123,6 +147,16 @@ def test_scenes_become_one_another(source: str, target: str) -> None:
     assert on_device(found)
     out = found.render(orbit_cameras([20.0], size=24).to(DEVICE))
     assert torch.isfinite(out.rgb).all() and out.alpha.max() > 0.5
+
+
+@pytest.mark.parametrize("name", SOLID)
+def test_every_format_is_written(name: str, tmp_path: Path) -> None:
+    asset = Asset(made(name, DEVICE), About(prompt="a ball", seed=0))
+    options = ExportOptions(faces=2000, texture_size=64, picture_size=32, frames=2)
+    for format in FORMATS:
+        if FORMATS[format].missing() is None:
+            written = export_asset(asset, format, tmp_path / FORMATS[format].file_name, options)
+            assert written.bytes > 100, format
 
 
 def test_the_embedded_prior_computes_as_on_the_cpu(priors: dict[str, Prior]) -> None:
