@@ -1,6 +1,5 @@
 """What the server must refuse: each attack is made on a running server, by plain sockets where clients are polite."""
 
-import base64
 import gzip
 import io
 import json
@@ -17,7 +16,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web page is an extra: pip install 'dream3d[ui]'")
 
-from ui_support import Answer, ask, serving, submit
+from ui_support import Answer, ask, basic, serving, submit
 
 from dream3d.config import load_config
 from dream3d.errors import ConfigError, Dream3DError
@@ -372,10 +371,6 @@ def test_only_so_many_jobs_wait(tmp_path: Path) -> None:
         store.submit(JobRequest(f"{number}", "gaussian"), start=False)
     with pytest.raises(ConfigError, match="2 jobs are waiting already"):
         store.submit(JobRequest("x", "gaussian"), start=False)
-
-
-def basic(name: str, password: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
 def test_users_see_their_own_jobs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

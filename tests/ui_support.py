@@ -1,5 +1,6 @@
 """A real server on a free port for the tests of the web page, and requests as plain as they come."""
 
+import base64
 import http.client
 import json
 import threading
@@ -66,6 +67,11 @@ class Answer:
     @property
     def message(self) -> str:
         return self.json["error"]["message"]
+
+
+def basic(name: str, password: str) -> dict[str, str]:
+    """The headers of a request in a user's name."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
 def ask(

@@ -51,10 +51,12 @@ class Access:
     Attributes:
         users: passwords by name; empty lets everybody in, which is meant for one machine's own browser.
         hosts: names the browser may use for this server; empty allows any.
+        owner: of the users the one who may do whatever this machine's own browser may: sees every job, names files.
     """
 
     users: Mapping[str, str] = field(default_factory=dict)
     hosts: frozenset[str] = _LOCAL
+    owner: str | None = None
 
 
 def read_users(path: Path) -> dict[str, str]:
@@ -134,7 +136,7 @@ class Guard:
         return None
 
     def _user(self, headers: Mapping[str, str]) -> str | None:
-        """The user's name; "" where there are none; None for a stranger."""
+        """The user's name; "" where there are none and for the owner; None for a stranger."""
         if not self.access.users:
             return ""
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -146,7 +148,9 @@ class Guard:
         # An unknown name takes as long as a known one.
         expected = self.access.users.get(name, "\0")
         same = hmac.compare_digest(password.encode(), expected.encode())
-        return name if scheme.lower() == "basic" and same else None
+        if scheme.lower() != "basic" or not same:
+            return None
+        return "" if name == self.access.owner else name
 
 
 def _name(address: str) -> str | None:
