@@ -1,33 +1,45 @@
-# For users with an NVIDIA GPU: docker build -t dream3d . && docker run --gpus all -p 7860:7860 dream3d
-# Built from the developer image because the optional GPU packages compile their kernels.
-FROM nvidia/cuda:12.8.1-devel-ubuntu24.04
+# dream3d for an NVIDIA GPU. Its driver must know CUDA 13 (580 or newer).
+#
+#   docker build -t dream3d .
+#   docker run --gpus all -p 7860:7860 -v dream3d:/data dream3d
+#
+# opens the page on http://localhost:7860, for the name and password that it prints. Any other command stands behind the
+# image's name: docker run --gpus all -v dream3d:/data dream3d generate "a red penguin"
+# Assets, jobs, downloaded models and compiled kernels are kept in /data.
 
-ENV DEBIAN_FRONTEND=noninteractive \
-    PIP_NO_CACHE_DIR=1 \
-    TORCH_CUDA_ARCH_LIST="7.5;8.0;8.6;8.9;9.0" \
-    PATH=/opt/venv/bin:$PATH
+# The developer image, because gsplat compiles its kernels when it first draws. Its CUDA is torch's: 13.
+ARG BASE=nvidia/cuda:13.0.1-devel-ubuntu24.04
+FROM ${BASE}
+
+# As in the Makefile. What is installed after it must not bring another one.
+ARG TORCH=torch==2.13.0
+
+ENV PIP_NO_CACHE_DIR=1 \
+    PATH=/opt/venv/bin:$PATH \
+    XDG_CACHE_HOME=/data/cache \
+    NUMBA_CACHE_DIR=/data/cache/numba
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv python3-dev git build-essential ninja-build \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        build-essential ninja-build python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/* \
-    && python3 -m venv /opt/venv
+    && python3 -m venv /opt/venv \
+    && pip install --upgrade pip
 
-WORKDIR /opt/dream3d
-COPY pyproject.toml README.md LICENSE ./
-COPY dream3d dream3d
-COPY renderers renderers
-COPY guidance guidance
-COPY systems systems
-COPY configs configs
-COPY app.py ./
+# Before the sources, so that a change in them does not install it anew.
+RUN pip install "${TORCH}"
 
-RUN pip install --upgrade pip \
-    && pip install "torch>=2.6" \
-    && pip install ".[all]" \
-    # The accelerators are optional: a failed build leaves a working product, and `dream3d doctor` says what is missing.
-    && (pip install --no-build-isolation "gsplat>=1.5" || true) \
-    && (pip install --no-build-isolation nerfacc || true)
+# What .dockerignore lets through: what the wheel is made of.
+COPY . /opt/dream3d
+RUN cd /opt/dream3d \
+    && pip install ".[all,cuda]" "${TORCH}" \
+    && rm -rf /opt/dream3d
 
-VOLUME /opt/dream3d/outputs
+# Whoever the container runs as (`--user`) may write there.
+RUN mkdir /data && chmod 1777 /data
+WORKDIR /data
+VOLUME /data
+
 EXPOSE 7860
-CMD ["dream3d", "doctor"]
+ENTRYPOINT ["dream3d"]
+CMD ["ui", "--listen", "0.0.0.0"]
