@@ -194,7 +194,7 @@ def test_output_that_refuses_to_be_written(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     assert main(["generate", "x", "--preset", "gaussian", "--out", "run"]) == 2
     assert (
         "permission denied; choose a directory you may write to (--out)" in capsys.readouterr().err
