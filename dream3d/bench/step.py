@@ -8,7 +8,8 @@ rule's arithmetic, the optimiser's bookkeeping, the read-out.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,6 +57,23 @@ class Stopwatch:
             return result
 
         return timed
+
+
+class WaitingPhases(Phases):
+    """Phases that wait for the device on both sides, once told to."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        super().__init__()
+        self.watch, self.waits = watch, False
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if self.waits:
+            self.watch.now()
+        with super().__call__(name):
+            yield
+            if self.waits:
+                self.watch.now()
 
 
 def step_cost(

@@ -8,10 +8,8 @@ that fails says how and the next one runs.
 import statistics
 import time
 import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import torch
 
 from dream3d.bench.card import card_rates, median_ms, versions
+from dream3d.bench.host_waits import listen, waits_heard
 from dream3d.bench.networks import (
     FULL,
     REDUCED,
@@ -29,10 +28,11 @@ from dream3d.bench.networks import (
     random_prior,
     tera_flops,
 )
-from dream3d.bench.step import Stopwatch, companion_calls
+from dream3d.bench.step import Stopwatch, WaitingPhases, companion_calls
 from dream3d.cameras import orbit_cameras
+from dream3d.errors import BackendError
 from dream3d.files import write_json
-from dream3d.phases import Phases
+from dream3d.memory import free
 from dream3d.priors.pipelines.acceleration import PLAIN, Acceleration
 from dream3d.priors.pipelines.prior import PipelinePrior
 from dream3d.prompts import Prompts
@@ -50,6 +50,8 @@ WARM = 5
 """Steps before the timed ones: as written, recorded, replayed."""
 PART_STEPS = 5
 FAILED_LINES = 15
+SLOW_RENDER = 0.2
+"""Seconds: a renderer slower than this would hide what the networks cost."""
 
 VARIANTS = {
     "none": PLAIN,
@@ -63,23 +65,6 @@ VARIANTS = {
 }
 """What can be timed. `graphs` and `inductor` are what `prior.compile` of that name means on a GPU."""
 CASES = (("sds", 4), ("sds", 1), ("vsd", 4), ("vsd", 1))
-
-
-class WaitingPhases(Phases):
-    """Phases that wait for the device on both sides, once told to."""
-
-    def __init__(self, watch: Stopwatch) -> None:
-        super().__init__()
-        self.watch, self.waits = watch, False
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        if self.waits:
-            self.watch.now()
-        with super().__call__(name):
-            yield
-            if self.waits:
-                self.watch.now()
 
 
 @dataclass
@@ -163,8 +148,7 @@ def run_rows(bench: Bench, variants: list[str], until: float) -> dict[str, Any]:
             if place == 0 and guidance == "sds" and time.monotonic() < until:
                 _plain_row(bench, views)
         del prior
-        if not small:
-            torch.cuda.empty_cache()
+        free()  # a prior and its recordings refer to each other
     _ratios(bench.result)
     bench.save()
     return bench.result
@@ -199,6 +183,10 @@ def _settle_scene(bench: Bench) -> None:
         scene = bench.scene.create(torch.Generator().manual_seed(0), bench.device)
         cameras = orbit_cameras([0.0, 90.0], size=bench.shape.pixels).to(bench.device)
         scene.render(cameras).rgb.sum().backward()
+        watch = Stopwatch(bench.device)
+        watch.around("render", lambda: scene.render(cameras).rgb.sum().backward())()
+        if bench.device.type == "cuda" and watch.seconds["render"] > SLOW_RENDER:
+            raise BackendError(f"two views take {watch.seconds['render']:.2f} s to render")
         if isinstance(bench.scene, SplatsConfig):
             backend = choose_backend("splats", "auto", bench.device.type, FASTEST)
             bench.result["scene"] = f"{bench.scene.count} splats, {backend}"
@@ -206,7 +194,7 @@ def _settle_scene(bench: Bench) -> None:
             bench.result["scene"] = "canvas"
     except Exception:
         bench.scene = CanvasConfig(size=bench.shape.pixels)
-        bench.result["scene"] = "canvas: the splats' renderer failed"
+        bench.result["scene"] = "canvas: the splats' renderer failed or was too slow"
         raise
 
 
@@ -309,10 +297,10 @@ def stage_cost(bench: Bench, prior: PipelinePrior, guidance: str, views: int) ->
         backward = phases.seconds.get("backward", 0.0)
         marks.append((watch.now(), {**watch.seconds, "backward": backward}))
         if device.type == "cuda" and report.step == WARM + rounds:
-            heard.append(_listen())
+            heard.append(listen())
         if report.step == WARM + rounds + 1:
             if heard:
-                waits.update(_heard(*heard.pop()))
+                waits.update(waits_heard(*heard.pop()))
             phases.waits = True
             for owner, method, part in owners:
                 setattr(owner, method, watch.around(part, getattr(owner, method)))
@@ -323,7 +311,7 @@ def stage_cost(bench: Bench, prior: PipelinePrior, guidance: str, views: int) ->
         train_stage(stage, scene, prior, Prompts(prior, PROMPT), state, mark, phases)
     finally:
         if heard:
-            _heard(*heard.pop())
+            waits_heard(*heard.pop())
         for owner, method, _ in owners:
             vars(owner).pop(method, None)
     times = [1e3 * (b[0] - a[0]) for a, b in pairwise(marks)]
@@ -347,26 +335,6 @@ def _parts(marks: list[tuple[float, dict[str, float]]]) -> dict[str, float]:
         rows[-1]["overhead"] = rows[-1]["total"] - sum(row.values())
     names = rows[-1]
     return {k: round(1e3 * statistics.median(row.get(k, 0.0) for row in rows), 2) for k in names}
-
-
-def _listen() -> tuple[Any, Any]:
-    """Begin to hear where the host waits for the GPU."""
-    hearing = warnings.catch_warnings(record=True)
-    heard = hearing.__enter__()
-    warnings.simplefilter("always")
-    torch.cuda.set_sync_debug_mode("warn")
-    return hearing, heard
-
-
-def _heard(hearing: Any, heard: Any) -> Counter[str]:
-    """End it; the lines that waited and how often."""
-    torch.cuda.set_sync_debug_mode("default")
-    hearing.__exit__(None, None, None)
-    return Counter(
-        f"{'/'.join(Path(x.filename).parts[-2:])}:{x.lineno}"
-        for x in heard
-        if "synchronizing" in str(x.message)
-    )
 
 
 def alone(bench: Bench, prior: PipelinePrior, views: int) -> dict[str, float]:
