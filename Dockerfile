@@ -21,7 +21,7 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        build-essential ninja-build python3 python3-dev python3-venv \
+        build-essential ninja-build python3 python3-dev python3-venv tini \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/venv \
     && pip install --upgrade pip
@@ -41,5 +41,6 @@ WORKDIR /data
 VOLUME /data
 
 EXPOSE 7860
-ENTRYPOINT ["dream3d"]
+# tini takes leave of what a run leaves behind; otherwise every job of the page would keep a dead process.
+ENTRYPOINT ["tini", "--", "dream3d"]
 CMD ["ui", "--listen", "0.0.0.0"]

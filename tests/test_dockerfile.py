@@ -70,8 +70,8 @@ def test_the_container_opens_the_page_for_others_on_the_exposed_port(
 ) -> None:
     served: list[Any] = []
     monkeypatch.setattr(serve, "serve", lambda *arguments: served.append(arguments))
-    (entry,) = json.loads(texts("ENTRYPOINT")[0])
-    assert entry in PROJECT["project"]["scripts"]
+    *reaper, entry = json.loads(texts("ENTRYPOINT")[0])
+    assert reaper == ["tini", "--"] and entry in PROJECT["project"]["scripts"]
     assert main(json.loads(texts("CMD")[0])) == 0
     (root, listen, port, access, _) = served[0]
     assert (listen, [str(port)]) == ("0.0.0.0", texts("EXPOSE"))
