@@ -17,8 +17,10 @@ from dream3d.config import load_config
 from dream3d.controls import control_picture, depth_picture, normal_picture
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import Condition
+from dream3d.priors.pipelines.call import from_layout, to_layout
 from dream3d.priors.pipelines.control import ControlSettings
 from dream3d.priors.pipelines.opening import Opening, open_prior
+from dream3d.priors.pipelines.table import ROWS
 from dream3d.priors.pretrained import DiffusersConfig
 from dream3d.rendering import RenderOutput
 
@@ -26,16 +28,25 @@ CPU = torch.device("cpu")
 CLASSES = {
     "StableDiffusionPipeline": diffusers.StableDiffusionControlNetPipeline,
     "StableDiffusionXLPipeline": diffusers.StableDiffusionXLControlNetPipeline,
+    "StableDiffusion3Pipeline": diffusers.StableDiffusion3ControlNetPipeline,
+    "FluxPipeline": diffusers.FluxControlNetPipeline,
 }
-SD = "StableDiffusionPipeline"
+SD, SD3, FLUX = "StableDiffusionPipeline", "StableDiffusion3Pipeline", "FluxPipeline"
 
 
-def tiny_controlnet(unet: Any) -> Any:
+def controlnet_class(name: str) -> Any:
+    return getattr(diffusers, ROWS[name].control)
+
+
+def tiny_controlnet(name: str, network: Any, **changes: Any) -> Any:
+    """For a tiny network, with no weight that is zero."""
+    cls = controlnet_class(name)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        network = diffusers.ControlNetModel.from_unet(
-            unet, conditioning_embedding_out_channels=(8, 8)
-        )
+        if name in (SD3, FLUX):
+            network = cls.from_config({**network.config, "num_layers": 1, **changes})
+        else:
+            network = cls.from_unet(network, conditioning_embedding_out_channels=(8, 8))
         for weight in network.parameters():
             if weight.abs().max() == 0.0:
                 weight.data.normal_(std=0.1)
@@ -51,7 +62,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if name not in made:
             place = tmp_path_factory.mktemp(name)
             pipeline = save_tiny(name, place / "model")
-            tiny_controlnet(pipeline.unet).save_pretrained(place / "control")
+            network = pipeline.components.get("unet", pipeline.components.get("transformer"))
+            tiny_controlnet(name, network).save_pretrained(place / "control")
             made[name] = (place / "model", place / "control")
         return made[name]
 
@@ -65,7 +77,7 @@ class Asked:
         self.pipeline, self.extra, self.scheduler = pipeline, extra, pipeline.scheduler
 
     def __call__(self, **options: Any) -> Any:
-        return self.pipeline(**options, **self.extra)
+        return self.pipeline(**{**options, **self.extra})
 
 
 def with_picture(prior: Any, picture: Tensor) -> Any:
@@ -80,6 +92,54 @@ def with_picture(prior: Any, picture: Tensor) -> Any:
             return prior.predict(z, t, replace(condition, control=pictures))
 
     return Told()
+
+
+BARE = {"force_zeros_for_pooled_projection": True}
+TOLD = {"force_zeros_for_pooled_projection": False}
+# Stable Diffusion 3.5's own: no words, and places as the network looks at them.
+WORDLESS = {**TOLD, "use_pos_embed": False, "joint_attention_dim": None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((SD3, BARE), (SD3, TOLD), (SD3, WORDLESS)),
+        *((FLUX, {"guidance_embeds": True}), (FLUX, {"guidance_embeds": False})),
+    ],
+)
+def test_steps_of_transformers_equal_the_controlnet_pipelines_own(
+    name: str, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guided and scaled. The pipelines draw the picture's latents, this prior takes their mean."""
+    posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
+    monkeypatch.setattr(posterior, "sample", lambda self, generator=None: self.mode())
+    # Of Stable Diffusion 3 the last block is never corrected.
+    directory, control = tmp_path / "model", tmp_path / "control"
+    whole = save_tiny(name, directory, **({"layers": 2} if name == SD3 else {}))
+    tiny_controlnet(name, whole.transformer, **changes).save_pretrained(control)
+    settings = ControlSettings(control, scale=0.7)
+    told = {"guidance_embedding": 3.0, "resolution": 16}
+    prior = open_prior(directory, CPU, Opening(control=settings, **told))
+    picture = torch.rand(1, *([prior.image_size] * 2), 3, generator=torch.manual_seed(2))
+    pipeline = CLASSES[name](
+        **whole.components, controlnet=controlnet_class(name).from_pretrained(control)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    # A tensor is taken as it is, where a file's picture is brought to [-1, 1].
+    signal = 2.0 * picture.permute(0, 3, 1, 2) - 1.0
+    shown = {"control_image": signal, "controlnet_conditioning_scale": 0.7}
+    z = torch.randn(1, *prior.latent_shape, generator=torch.Generator().manual_seed(1))
+    plain = open_prior(directory, CPU, Opening(**told))
+    asked = Asked(pipeline, **shown, latents=to_layout(prior.row, z))
+    calls = run(asked, z, 3.0, 3, prior.image_size)
+    for i in range(2):
+        sample = from_layout(prior.row, calls[i]["sample"], z)
+        level = torch.tensor([times(prior, pipeline, calls, i)[0]])
+        ours = guided(with_picture(prior, picture), sample, level, 3.0)
+        theirs = from_layout(prior.row, calls[i]["output"], z)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        assert (ours - guided(plain, sample, level, 3.0)).abs().max() > 1e-3
 
 
 @pytest.mark.slow
@@ -266,6 +326,11 @@ def test_controlnets_that_do_not_fit(saved: Any, tmp_path: Path) -> None:
         open_prior(directory, CPU, Opening(control=ControlSettings(directory / "unet")))
     with pytest.raises(ModelError, match="holds no network"):
         open_prior(directory, CPU, Opening(control=ControlSettings(tmp_path)))
+    flux = save_tiny(FLUX, tmp_path / "flux")
+    union = tiny_controlnet(FLUX, flux.transformer, num_mode=3)
+    union.save_pretrained(tmp_path / "union")
+    with pytest.raises(ModelError, match=r"num_mode is 3, expected None"):
+        open_prior(tmp_path / "flux", CPU, Opening(control=ControlSettings(tmp_path / "union")))
     save_tiny("SanaPipeline", tmp_path / "sana")
     with pytest.raises(ModelError, match="takes no ControlNet here"):
         open_prior(tmp_path / "sana", CPU, Opening(control=ControlSettings(control)))

@@ -50,7 +50,8 @@ def test_every_listed_model_has_a_row_and_every_row_a_tiny_twin() -> None:
     for entry in model_list.model_list():
         assert entry.pipeline in (*ROWS, *READ_ELSEWHERE), entry.id
         assert entry.memory > 0.0 and entry.licence
-        assert entry.kind == "pipeline" or ROWS[entry.pipeline].adapters
+        assert entry.kind != "controlnet" or ROWS[entry.pipeline].control
+        assert entry.kind != "ip-adapter" or ROWS[entry.pipeline].adapters
     whole = [entry for entry in model_list.model_list() if entry.kind == "pipeline"]
     assert {entry.pipeline for entry in whole} == {*ROWS, *READ_ELSEWHERE}
     assert set(BUILDERS) == set(ROWS)

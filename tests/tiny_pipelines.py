@@ -206,13 +206,13 @@ def deepfloyd() -> dict[str, Any]:
     }
 
 
-def sd3() -> dict[str, Any]:
+def sd3(layers: int = 1) -> dict[str, Any]:
     network = diffusers.SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
         in_channels=4,
         out_channels=4,
-        num_layers=1,
+        num_layers=layers,
         attention_head_dim=8,
         num_attention_heads=2,
         joint_attention_dim=2 * HIDDEN,

@@ -1,107 +1,62 @@
 """A ControlNet (Zhang et al. 2023): a second encoder that looks at a picture of the view and corrects the network."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import interpolate
 
-from dream3d.controls import Control
 from dream3d.errors import ModelError
 from dream3d.priors.latent.components import read_json
+from dream3d.priors.pipelines.control_branches import (
+    ControlBranch,
+    ControlSettings,
+    FluxBranch,
+    SD3Branch,
+)
 from dream3d.priors.pipelines.parts import load_part
 from dream3d.priors.pipelines.pictures import image_tensor, read_image
 from dream3d.priors.pipelines.table import PipelineRow
 
-SHARED = (
-    *("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim"),
-    *("addition_embed_type", "projection_class_embeddings_input_dim"),
-)
-"""What a ControlNet's configuration must have in common with the network's."""
-
 
 @dataclass(frozen=True)
-class ControlSettings:
-    """Which ControlNet, and how it is used.
+class Kind:
+    """One of diffusers' ControlNet classes.
 
     Attributes:
-        directory: of its weights, as `save_pretrained` writes them.
-        shows: what the picture of each view shows.
-        image: a file that is shown instead for every view; None to render the picture.
-        scale: factor of the corrections.
-        start, end: share of the way from noise to picture between which it corrects; noise level t is 1 - t on the way.
+        branch: how it corrects.
+        shared: what its configuration must have in common with the network's.
+        fixed: what its configuration must say; anything else is not read here.
     """
 
-    directory: Path
-    shows: Control = "depth"
-    image: Path | None = None
-    scale: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    branch: type[ControlBranch]
+    shared: tuple[str, ...]
+    fixed: dict[str, Any]
 
 
-@dataclass
-class ControlBranch:
-    """A loaded ControlNet.
-
-    Attributes:
-        network: diffusers' ControlNetModel, frozen, on its device.
-        settings: how it is used.
-        fixed: the user's picture, or None.
-    """
-
-    network: Any
-    settings: ControlSettings
-    fixed: Float[Tensor, "1 3 H W"] | None = None
-
-    @property
-    def wants(self) -> Control:
-        """The picture of each view that must come with a condition."""
-        return "" if self.fixed is not None else self.settings.shows
-
-    def corrections(
-        self,
-        given: dict[str, Any],
-        t: Float[Tensor, " B"],
-        picture: Float[Tensor, "B H W 3"] | None,
-        size: int,
-    ) -> dict[str, Any]:
-        """Further arguments of the U-Net.
-
-        Args:
-            given: its arguments otherwise.
-            t: noise levels.
-            picture: of each view.
-            size: side in pixels of what the network looks at.
-
-        Raises:
-            ValueError: no picture where one is needed.
-        """
-        if self.fixed is not None:
-            seen = self.fixed.expand(len(t), -1, -1, -1)
-        elif picture is not None:
-            seen = picture.permute(0, 3, 1, 2)
-        else:
-            raise ValueError(f"this prior's ControlNet needs a {self.settings.shows} picture")
-        seen = resampled(seen, size).to(given["sample"])
-        down, middle = self.network(controlnet_cond=seen, **given)
-        done = 1.0 - t
-        active = (done >= self.settings.start) & (done <= self.settings.end)
-        weight = (self.settings.scale * active).to(middle).reshape(-1, 1, 1, 1)
-        return {
-            "down_block_additional_residuals": [weight * part for part in down],
-            "mid_block_additional_residual": weight * middle,
-        }
-
-
-def resampled(picture: Float[Tensor, "B 3 h w"], size: int) -> Float[Tensor, "B 3 H W"]:
-    """The same picture, `size` pixels a side."""
-    if picture.shape[-2:] == (size, size):
-        return picture
-    return interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
+KINDS = {
+    "ControlNetModel": Kind(
+        ControlBranch,
+        (
+            *("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim"),
+            *("addition_embed_type", "projection_class_embeddings_input_dim"),
+        ),
+        {},
+    ),
+    "SD3ControlNetModel": Kind(
+        SD3Branch,
+        ("in_channels", "patch_size", "attention_head_dim", "num_attention_heads"),
+        {"extra_conditioning_channels": 0},
+    ),
+    "FluxControlNetModel": Kind(
+        FluxBranch,
+        (
+            *("in_channels", "attention_head_dim", "num_attention_heads"),
+            *("joint_attention_dim", "pooled_projection_dim"),
+        ),
+        {"num_mode": None, "conditioning_embedding_channels": None},
+    ),
+}
+"""By class name, as `PipelineRow.control` has it."""
 
 
 def open_control(
@@ -114,25 +69,44 @@ def open_control(
     """
     import diffusers
 
-    if not row.adapters:
+    if not row.control:
         raise ModelError(f"a {row.pipeline} takes no ControlNet here; leave prior.controlnet empty")
     path = settings.directory / "config.json"
     name = read_json(path).get("_class_name") if path.is_file() else "no network"
-    if name != "ControlNetModel":
+    if name != row.control:
         raise ModelError(
-            f"{settings.directory} holds {name}; prior.controlnet takes the directory of a ControlNetModel"
+            f"{settings.directory} holds {name}; prior.controlnet of a {row.pipeline} takes the directory of a "
+            f"{row.control}"
         )
-    control = load_part(diffusers.ControlNetModel, settings.directory, dtype)
-    for key in SHARED:
+    kind = KINDS[row.control]
+    control = load_part(getattr(diffusers, row.control), settings.directory, dtype)
+    for key in kind.shared:
         own, wanted = control.config.get(key), network.config.get(key)
-        if (list(own) if isinstance(own, tuple | list) else own) != (
-            list(wanted) if isinstance(wanted, tuple | list) else wanted
-        ):
+        if _plain(own) != _plain(wanted):
             raise ModelError(
                 f"the ControlNet in {settings.directory} was made for another kind of model: its {key} is {own}, this "
                 f"{row.pipeline}'s is {wanted}"
             )
+    for key, wanted in kind.fixed.items():
+        if control.config.get(key) != wanted:
+            raise ModelError(
+                f"the ControlNet in {settings.directory} is of a kind that is not read here: its {key} is "
+                f"{control.config.get(key)}, expected {wanted}. Choose one for {settings.shows} alone"
+            )
+    if control.config.get("guidance_embeds") and not network.config.get("guidance_embeds"):
+        raise ModelError(
+            f"the ControlNet in {settings.directory} is told the guidance scale and this {row.pipeline} is not; choose "
+            "one that was trained for it"
+        )
+    if control.config.get("use_pos_embed") is False:
+        # Stable Diffusion 3.5's own look at places as their network does.
+        control.pos_embed = control._get_pos_embed_from_transformer(network).to(dtype)
+        control.pos_embed.requires_grad_(False)
     fixed = None
     if settings.image is not None:
         fixed = image_tensor(read_image(settings.image, "prior.control_image"))
-    return ControlBranch(control, settings, fixed)
+    return kind.branch(control, row, settings, fixed)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value

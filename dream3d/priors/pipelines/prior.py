@@ -23,7 +23,7 @@ from dream3d.priors.base import Condition, Prior
 from dream3d.priors.pipelines.acceleration import PLAIN, Acceleration, Accelerator
 from dream3d.priors.pipelines.call import arguments, from_layout, model_time
 from dream3d.priors.pipelines.codec import LatentCodec
-from dream3d.priors.pipelines.control import ControlBranch
+from dream3d.priors.pipelines.control_branches import ControlBranch
 from dream3d.priors.pipelines.recording import Function
 from dream3d.priors.pipelines.table import PipelineRow
 from dream3d.priors.pipelines.text import TextEmbedder
@@ -224,7 +224,8 @@ class PipelinePrior(Prior):
         told = model_time(self.row, config, self.table, t)
         given = arguments(self.row, config, z, told, text, self.guidance_embedding, self.image_size)
         if self.parts.control is not None:
-            given |= self.parts.control.corrections(given, t, condition.control, self.image_size)
+            shown = (condition.control, self.image_size, self.codec)
+            given |= self.parts.control.corrections(given, t, *shown)
         if text.image is not None:
             words = self.row.names[2]
             given[words] = (given[words], [text.image.to(self.dtype)])

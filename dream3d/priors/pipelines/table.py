@@ -55,7 +55,8 @@ class PipelineRow:
         empty_results: how to read `encode_prompt`'s answer, guidance on, for the empty prompt; () where it is embedded
             as any other. Some pipelines wrap the prompt in instructions, and leave the empty one bare.
         trimmed: prompts differ in length; what no prompt of a run needs is cut off before the network.
-        adapters: takes a ControlNet and an IP-Adapter, as diffusers' pipelines of the same family do.
+        adapters: takes an IP-Adapter, as diffusers' pipelines of the same family do.
+        control: the class of ControlNets that go with it; "" for none.
         dtype: of the weights on a GPU.
         needs: further Python packages the pipeline cannot do without.
         advice: what a user should know, one line.
@@ -88,6 +89,7 @@ class PipelineRow:
     empty_results: tuple[str, ...] = ()
     trimmed: bool = False
     adapters: bool = False
+    control: Literal["", "ControlNetModel", "SD3ControlNetModel", "FluxControlNetModel"] = ""
     dtype: Literal["float16", "bfloat16"] = "bfloat16"
     needs: tuple[str, ...] = ()
     advice: str = ""
@@ -110,6 +112,7 @@ STABLE_DIFFUSION = PipelineRow(
     names=_UNET,
     text_options=_ALONE,
     adapters=True,
+    control="ControlNetModel",
     dtype="float16",
     advice="1.x predicts noise, most 2.x `v`: read from the scheduler. Fastest step, every LoRA and ControlNet.",
 )
@@ -131,6 +134,7 @@ SDXL = PipelineRow(
     text_options=_ALONE,
     text_results=("tokens", "", "pooled", ""),
     adapters=True,
+    control="ControlNetModel",
     dtype="float16",
     advice="Its codec overflows in float16: it is kept in float32 unless vae names one made for float16.",
 )
@@ -167,6 +171,7 @@ SD3 = PipelineRow(
     pooled="pooled_projections",
     text_options={**_ALONE, "prompt_2": None, "prompt_3": None},
     text_results=("tokens", "", "pooled", ""),
+    control="SD3ControlNetModel",
     advice="SD3 and SD3.5. Gated.",
 )
 
@@ -188,6 +193,7 @@ FLUX = PipelineRow(
     guidance_argument=True,
     text_options={"num_images_per_prompt": 1, "prompt_2": None},
     text_results=("tokens", "pooled", ""),
+    control="FluxControlNetModel",
     advice="Guidance is distilled into the network: set guidance_embedding, and cfg_scale 1. Gated.",
 )
 
