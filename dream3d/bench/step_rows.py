@@ -55,10 +55,11 @@ SLOW_RENDER = 0.2
 
 VARIANTS = {
     "none": PLAIN,
-    "graphs": Acceleration(graphs=True, channels_last=True),
-    "inductor": Acceleration(True, "inductor", "inductor", True),
+    "graphs": Acceleration(graphs=True, channels_last=True, fused=True),
+    "inductor": Acceleration(True, "inductor", "inductor", True, fused=True),
     "codec-inductor": Acceleration(True, "", "inductor", True),
-    "graphs-tuned": Acceleration(graphs=True, channels_last=True, tune=True),
+    "graphs-tuned": Acceleration(graphs=True, channels_last=True, fused=True, tune=True),
+    "graphs-last": Acceleration(graphs=True, channels_last=True),
     "graphs-rows": Acceleration(graphs=True),
     "inductor-alone": Acceleration(False, "inductor", "inductor", True),
     "last": Acceleration(channels_last=True),

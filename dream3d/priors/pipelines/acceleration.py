@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dream3d.errors import ConfigError
+from dream3d.priors.pipelines.group_norm import can_fuse, fuse
 from dream3d.priors.pipelines.recording import CudaRecorder, Function, Recorded, Recorder
 
 Compile = Literal["auto", "none", "graphs", "inductor"]
@@ -23,6 +24,8 @@ class Acceleration:
         network: "inductor" compiles the denoising network with torch.compile.
         codec: "inductor" compiles the codec's encoder, backward pass included.
         channels_last: convolutions with their channels innermost, as tensor cores want them.
+        fused: normalisation and activation as one kernel, and what else `group_norm.fuse` does, where it can; a
+            compiled network does without.
         tune: let cuDNN time its kernels for each convolution that is recorded instead of guessing.
     """
 
@@ -30,6 +33,7 @@ class Acceleration:
     network: Literal["", "inductor"] = ""
     codec: Literal["", "inductor"] = ""
     channels_last: bool = False
+    fused: bool = False
     tune: bool = False
 
 
@@ -53,12 +57,12 @@ def acceleration_of(choice: Compile, device: torch.device, low_vram: bool = Fals
             "choose prior.compile=auto or none"
         )
     if choice == "inductor":
-        return Acceleration(gpu, "inductor", "inductor", gpu)
+        return Acceleration(gpu, "inductor", "inductor", gpu, fused=gpu)
     if not gpu:
         raise ConfigError(
             f"prior.compile is '{choice}', but {device.type} has no CUDA graphs; choose auto, none or inductor"
         )
-    return Acceleration(graphs=True, channels_last=True)
+    return Acceleration(graphs=True, channels_last=True, fused=True)
 
 
 class Accelerator:
@@ -74,6 +78,7 @@ class Accelerator:
         self, how: Acceleration, device: torch.device, recorder: Recorder | None = None
     ) -> None:
         self.how = how
+        self.fuses = how.fused and can_fuse(device)
         self.recorder = recorder
         if how.graphs and recorder is None:
             self.recorder = CudaRecorder(device, how.tune)
@@ -90,6 +95,8 @@ class Accelerator:
     def network(self, network: Any) -> Callable[..., Any]:
         """What is called in place of the denoising network."""
         self._lay_out(network)
+        if self.fuses and not self.how.network:
+            fuse(network)
         # A shape of its own for every batch: recorded graphs have fixed shapes anyhow.
         return torch.compile(network, dynamic=False) if self.how.network else network
 
@@ -97,7 +104,11 @@ class Accelerator:
         """Prepare a codec's encoder, in place."""
         self._lay_out(vae)
         encoder = getattr(vae, "encoder", None)
-        if self.how.codec and isinstance(encoder, nn.Module):
+        if not isinstance(encoder, nn.Module):
+            return
+        if self.fuses:
+            fuse(encoder)
+        elif self.how.codec:
             encoder.compile(dynamic=False)
 
     def image(self, x: Tensor) -> Tensor:
