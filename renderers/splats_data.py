@@ -111,13 +111,7 @@ def check_splats(splats: SplatData) -> None:
                 f"splat {name} is {value.dtype} on {value.device}, means are {splats.means.dtype} "
                 f"on {splats.means.device}; convert them to one dtype and device"
             )
-        # One pass instead of isfinite().all(): NaN and infinity survive a sum. An overflowing sum is looked at again.
-        if not math.isfinite(value.detach().sum().item()) and not torch.isfinite(value).all():
-            bad = int((~torch.isfinite(value.detach().reshape(n, -1))).any(dim=1).sum())
-            raise NumericsError(
-                f"{bad} of {n} splats have {name} that are not finite; lower the learning rate, or drop those "
-                "splats before rendering"
-            )
+    _check_finite(splats)
     if splats.features is not None and splats.features.ndim != 2:
         raise ConfigError(
             f"splat features have shape {list(splats.features.shape)}; expected [N, C]"
@@ -128,3 +122,19 @@ def check_splats(splats: SplatData) -> None:
         raise ConfigError(
             f"splat sh has shape {list(splats.sh.shape)}; expected [N, K, 3] with K = 1, 4, 9 or 16 (degree 0 to 3)"
         )
+
+
+def _check_finite(splats: SplatData) -> None:
+    """Refuse NaN and infinity; a GPU is waited for once."""
+    # One pass instead of isfinite().all(): NaN and infinity survive a sum. An overflowing sum is looked at again.
+    tensors = {name: value.detach() for name, value in splats.tensors().items()}
+    sums = torch.stack([value.sum() for value in tensors.values()]).tolist()
+    for (name, value), total in zip(tensors.items(), sums, strict=True):
+        bad = 0
+        if not math.isfinite(total):
+            bad = int((~torch.isfinite(value.reshape(len(value), -1))).any(dim=1).sum())
+        if bad:
+            raise NumericsError(
+                f"{bad} of {len(value)} splats have {name} that are not finite; lower the learning rate, or drop those "
+                "splats before rendering"
+            )

@@ -1,10 +1,11 @@
-"""Splats in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device, not on a GPU.
+"""Splats in Warp, for CUDA without a compiler on the user's machine.
 
-Projection is the reference's own, in float64 and by autograd: elongated splats make the determinant of the screen
-covariance a difference of nearly equal numbers. The lists of tiles are torch's too. The kernels composite, one thread a
-pixel, with the backward pass written by hand as in `renderers.splats_numba_raster`, whose notation this follows.
-Gradients of splats are summed by atomic additions, in whatever order threads come: on a GPU the last bits of a step may
-differ from run to run.
+A render is a handful of launches and one wait for the host, whatever the number of views: `splats_warp_project`
+projects, `tiles_warp` makes the lists of tiles, and the kernels here composite, one thread a pixel, with the backward
+pass written by hand as in `renderers.splats_numba_raster`, whose notation this follows. All threads of a tile go
+through its list in step; a splat's gradients are summed over each 32 of them in registers, as in gsplat (Ye et al.
+2024), and then by atomic additions, in whatever order they come: on a GPU the last bits of a step may differ from run
+to run.
 """
 
 # Warp reads kernel annotations as values, and takes a plain literal for a constant that no loop may change.
@@ -14,14 +15,14 @@ differ from run to run.
 
 import torch
 import warp as wp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dream3d.cameras import CameraBatch
 from renderers import splats_data
 from renderers.splats_data import RasterSettings, SplatData
-from renderers.splats_torch import ProjectedSplats, project
+from renderers.splats_warp_project import project
 from renderers.tiles_warp import THREADS, pixel_of, tile_lists
 from renderers.warp_device import launch
 
@@ -32,6 +33,55 @@ ALPHA_MAX = wp.constant(float(splats_data.ALPHA_MAX))
 TRANSMITTANCE_CUT = wp.constant(float(splats_data.TRANSMITTANCE_CUT))
 BLOCK = 4
 """Channels that a thread sums at a time, in registers."""
+
+
+IN_STEP = True
+"""Gradients by `composite_backward`; else by `composite_backward_atomics`, which is plainer and slower on a GPU."""
+
+
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    return __any_sync(0xffffffffu, flag);
+#else
+    return flag;
+#endif
+""")
+def any_in_warp(flag: int) -> int:
+    """Whether the flag of any of the 32 threads in step is not 0; on a CPU a thread is alone."""
+    ...
+
+
+@wp.func_native("""
+    float sum = x;
+#if defined(__CUDA_ARCH__)
+    for (int away = 16; away > 0; away /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, away);
+#endif
+    return sum;
+""")
+def sum_in_warp(x: float) -> float:
+    """The sum over the 32 threads in step, which all have to ask for it."""
+    ...
+
+
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    return threadIdx.x & 31;
+#else
+    return 0;
+#endif
+""")
+def place_in_warp() -> int:
+    """Which of the 32 threads in step this one is."""
+    ...
+
+
+@wp.func
+def add_once(target: wp.array2d(dtype=float), row: int, column: int, x: float):
+    """Add what the threads in step have, by one atomic addition; all have to call this."""
+    total = sum_in_warp(x)
+    if place_in_warp() == 0:
+        wp.atomic_add(target, row, column, total)
 
 
 @wp.func
@@ -90,7 +140,7 @@ def composite_forward(
 
 
 @wp.kernel
-def composite_backward(
+def composite_backward_atomics(
     screen: wp.array2d(dtype=float),
     values: wp.array2d(dtype=float),
     start: wp.array(dtype=int),
@@ -140,6 +190,71 @@ def composite_backward(
             through = through - weight
 
 
+@wp.kernel
+def composite_backward(
+    screen: wp.array2d(dtype=float),
+    values: wp.array2d(dtype=float),
+    start: wp.array(dtype=int),
+    entry: wp.array(dtype=int),
+    width: int,
+    height: int,
+    image: wp.array2d(dtype=float),
+    alpha_image: wp.array(dtype=float),
+    grad_image: wp.array2d(dtype=float),
+    grad_alpha: wp.array(dtype=float),
+    grad_screen: wp.array2d(dtype=float),
+    grad_values: wp.array2d(dtype=float),
+):
+    """As `composite_backward_atomics`, with the threads of a tile in step: none leaves before all are done.
+
+    What a thread does not need it counts as 0, and what no thread in step needs is not summed. The first BLOCK channels
+    of the image's gradient stay in registers.
+    """
+    tile, view, line, column = pixel_of(wp.tid(), width, height)  # pyright: ignore[reportArgumentType]
+    through = float(0.0)  # beyond the image: goes along, adds nothing
+    pixel = int(0)  # noqa: RUF046
+    if line >= 0:
+        through = float(1.0)
+        pixel = (view * height + line) * width + column
+    x, y = float(column) + 0.5, float(line) + 0.5
+    channels = image.shape[1]
+    by_alpha = grad_alpha[pixel]
+    rest = by_alpha * alpha_image[pixel]
+    for c in range(channels):
+        rest = rest + grad_image[pixel, c] * image[pixel, c]
+    four = wp.vec4(
+        grad_image[pixel, 0], grad_image[pixel, 1], grad_image[pixel, 2], grad_image[pixel, 3]
+    )
+    for e in range(start[tile], start[tile + 1]):
+        if any_in_warp(int(through >= TRANSMITTANCE_CUT)) == 0:
+            break
+        row = entry[e]
+        dx, dy, u, v, raw = footprint(screen, row, x, y)
+        needed = through >= TRANSMITTANCE_CUT and raw >= ALPHA_CUT
+        if any_in_warp(int(needed)) != 0:
+            alpha = wp.min(raw, ALPHA_MAX)
+            weight = wp.where(needed, alpha * through, 0.0)
+            value = by_alpha
+            for k in range(BLOCK):
+                value = value + four[k] * values[row, k]
+                add_once(grad_values, row, k, weight * four[k])
+            for c in range(BLOCK, channels):
+                value = value + grad_image[pixel, c] * values[row, c]
+                add_once(grad_values, row, c, weight * grad_image[pixel, c])
+            rest = rest - weight * value
+            slope = wp.where(
+                needed and raw < ALPHA_MAX, through * value - rest / (1.0 - alpha), 0.0
+            )
+            q = raw * slope  # by the exponent
+            add_once(grad_screen, row, 0, q * u * screen[row, 2])
+            add_once(grad_screen, row, 1, q * (u * screen[row, 3] + v * screen[row, 4]))
+            add_once(grad_screen, row, 2, -q * u * dx)
+            add_once(grad_screen, row, 3, -q * u * dy)
+            add_once(grad_screen, row, 4, -q * v * dy)
+            add_once(grad_screen, row, 5, q / screen[row, 5])
+            through = through - weight
+
+
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, screen, values, start, entry, cameras):
@@ -160,27 +275,9 @@ class _Composite(torch.autograd.Function):
         *inputs, image, alpha = ctx.saved_tensors
         grads = [torch.zeros_like(value) for value in inputs[:2]]
         arguments = [*inputs, *ctx.size, image, alpha, grad_image, grad_alpha, *grads]
-        launch(composite_backward, ctx.threads, arguments)
+        kernel = composite_backward if IN_STEP else composite_backward_atomics
+        launch(kernel, ctx.threads, arguments)
         return *grads, None, None, None
-
-
-def screen_rows(seen: ProjectedSplats) -> Float[Tensor, "M 6"]:
-    """Projected splats as `footprint` reads them."""
-    a, b, c = seen.conic.unbind(dim=-1)
-    along = a.sqrt()
-    columns = [along, b / along, (c - b * b / a).sqrt(), seen.opacity]
-    return torch.cat([seen.center, torch.stack(columns, dim=-1)], dim=-1)
-
-
-def pixel_boxes(seen: ProjectedSplats, cameras: CameraBatch) -> Int[Tensor, "M 4"]:
-    """The pixels (x0, x1, y0, y1) within the image whose centres a splat can reach."""
-    center = seen.center.detach()
-    # Slack for rounding: the alpha cut-off decides what is drawn.
-    reach = seen.extent * 1.001 + 1e-3
-    size = torch.tensor([cameras.width, cameras.height]).to(center)
-    low = torch.minimum((center - reach - 0.5).ceil().clamp_min(0.0), size)
-    high = torch.minimum((center + reach + 0.5).floor().clamp_min(0.0), size)
-    return torch.stack([low, high], dim=-1).flatten(1).long()
 
 
 def rasterize(
@@ -194,27 +291,18 @@ def rasterize(
 
     `features` have V = 1 (the same from everywhere) or V = B.
     """
-    views, device = len(cameras), splats.means.device
-    exact = SplatData(
-        splats.means.double(),
-        splats.log_scales.double(),
-        splats.quaternions.double(),
-        splats.opacity_logits.double(),
+    views, channels = len(cameras), features.shape[-1] + 1
+    seen = project(splats, cameras, settings, screen_offset)
+    same = features.expand(views, -1, -1)
+    values = torch.cat([same, seen.depth[..., None]], dim=-1)
+    if channels % BLOCK:
+        values = torch.nn.functional.pad(values, (0, -channels % BLOCK))
+    # Depths are positive, and bits of positive floats are in the order of their values.
+    rank = seen.depth.detach().flatten().view(torch.int32)
+    view = torch.arange(views, device=rank.device)[:, None].expand(seen.depth.shape).flatten()
+    lists = tile_lists(seen.box.flatten(0, 1), view, cameras, rank)
+    image, alpha = _Composite.apply(
+        seen.screen.flatten(0, 1), values.flatten(0, 1), *lists, cameras
     )
-    exact_cameras = cameras.to(device, torch.float64)
-    radii = torch.zeros(views, len(splats), device=device)
-    rows, values, boxes, view = [], [], [], []
-    for b in range(views):
-        seen = project(exact, exact_cameras, b, settings, screen_offset)
-        radii[b, seen.index] = seen.extent.amax(dim=-1).float()
-        rows.append(screen_rows(seen).float())
-        source = features[b if len(features) > 1 else 0]
-        values.append(torch.cat([source[seen.index], seen.depth.float()[:, None]], dim=-1))
-        boxes.append(pixel_boxes(seen, cameras))
-        view.append(torch.full_like(seen.index, b))
-    channels = features.shape[-1] + 1
-    padded = torch.nn.functional.pad(torch.cat(values), (0, -channels % BLOCK))
-    lists = tile_lists(torch.cat(boxes), torch.cat(view), cameras)
-    image, alpha = _Composite.apply(torch.cat(rows), padded, *lists, cameras)
     shape = (views, cameras.height, cameras.width, -1)
-    return image[:, :channels].reshape(shape), alpha.reshape(shape), radii
+    return image[:, :channels].reshape(shape), alpha.reshape(shape), seen.radii

@@ -5,6 +5,7 @@ compiled for CUDA; gsplat's and nerfacc's adapters are held to what those packag
 """
 
 import importlib
+import itertools
 import math
 import subprocess
 import sys
@@ -261,7 +262,14 @@ def test_warp_reads_hash_grids_like_the_reference(layout):
         encode(points.double(), table.double(), layout, "warp")
 
 
-@pytest.mark.parametrize("name", ["splats_warp", "volume_warp", "hash_grid_warp", "mesh_warp"])
+WARP_MODULES = sorted(
+    p.stem
+    for p in Path(backends.__file__).parent.glob("*_warp*.py")
+    if "wp.kernel" in p.read_text()
+)
+
+
+@pytest.mark.parametrize("name", WARP_MODULES)
 def test_warp_kernels_compile_for_cuda(name, tmp_path):
     """Compiled, not run: no GPU and no driver are needed, and none is used."""
     wp = pytest.importorskip("warp")
@@ -272,6 +280,8 @@ def test_warp_kernels_compile_for_cuda(name, tmp_path):
     assert ".target sm_86" in text
     for kernel in (k for k in vars(module).values() if isinstance(k, wp.Kernel)):
         assert f"{kernel.key}_" in text, kernel.key
+    if name == "splats_warp":  # what a CPU cannot run: threads in step
+        assert "shfl.sync" in text and "vote.sync" in text
 
 
 def test_on_a_gpu_without_packages_warp_draws(package):
@@ -296,6 +306,68 @@ def test_warp_carries_gradients_to_screen_offsets_and_draws_float32_only():
     doubles = SplatData(**{name: value.double() for name, value in cloud().tensors().items()})
     with pytest.raises(ConfigError, match="'warp' needs float32"):
         render_splats(doubles, cameras, "warp")
+
+
+def awkward(n=40):
+    """Needles, and splats that are huge, tiny, opaque, invisible, without orientation, behind others' copies."""
+    splats = cloud(n)
+    splats.log_scales[:10] = torch.tensor([0.5, -7.0, -7.0])
+    splats.log_scales[10:14] = 50.0
+    splats.log_scales[14:18] = -90.0
+    splats.quaternions[18:20] = 0.0
+    splats.opacity_logits[12:24:2] = 100.0
+    splats.opacity_logits[13:24:2] = -100.0
+    for value in splats.tensors().values():
+        value[30:35] = value[25:30]  # of one depth: the first comes first
+    return splats
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("in_step", [True, False])
+def test_warp_draws_awkward_splats_like_the_reference(monkeypatch, in_step, antialias):
+    pytest.importorskip("warp")
+    module = importlib.import_module("renderers.splats_warp")
+    monkeypatch.setattr(module, "IN_STEP", in_step)
+    cameras = orbit_cameras([0.0, 77.0, 180.0], [0.0, 40.0, -10.0], size=(20, 37))
+    found = []
+    for backend, dtype in (("warp", torch.float32), ("torch", torch.float64)):
+        values = {k: v.to(dtype).requires_grad_() for k, v in awkward().tensors().items()}
+        offset = torch.zeros(3, 40, 2, dtype=dtype, requires_grad=True)
+        there = cameras.to("cpu", dtype)
+        out = render_splats(
+            SplatData(**values), there, backend, antialias=antialias, screen_offset=offset
+        )
+        g = torch.Generator().manual_seed(0)
+        images = out.rgb, out.alpha, out.depth
+        loss = sum((image * torch.randn(image.shape, generator=g)).sum() for image in images)
+        found.append([*images, out.radii, *torch.autograd.grad(loss, [*values.values(), offset])])
+    for a, b in zip(*found, strict=True):
+        assert torch.isfinite(a).all() and (a - b).norm() <= 2e-4 * b.norm()
+
+
+def test_warp_lists_every_box_in_every_tile_it_reaches_by_rank():
+    pytest.importorskip("warp")
+    tiles = importlib.import_module("renderers.tiles_warp")
+    cameras, g = orbit_cameras([0.0, 90.0], size=(40, 70)), torch.Generator().manual_seed(0)
+    low = torch.stack([torch.randint(0, s, (60,), generator=g) for s in (70, 40)], dim=1)
+    high = low + torch.randint(-2, 30, (60, 2), generator=g)
+    high = torch.minimum(high, torch.tensor([70, 40]))
+    box = torch.stack([low, high], dim=-1).flatten(1)
+    view = torch.randint(0, 2, (60,), generator=g)
+    rank = torch.randint(0, 5, (60,), generator=g).int()
+    for ranks in (rank, None):
+        start, entry = tiles.tile_lists(box, view, cameras, ranks)
+        lists = [entry[a:b].tolist() for a, b in itertools.pairwise(start.tolist())]
+        assert start[0] == 0 and start[-1] == len(entry) and len(lists) == 2 * 3 * 5
+        for tile, listed in enumerate(lists):
+            v, y, x = tile // 15, 16 * (tile % 15 // 5), 16 * (tile % 5)
+            x0, x1, y0, y1 = box.unbind(1)
+            hit = (view == v) & (x0 < x + 16) & (x1 > x) & (y0 < y + 16) & (y1 > y)
+            hit &= (x0 < x1) & (y0 < y1)
+            expected = hit.nonzero().flatten().tolist()
+            assert listed == sorted(expected, key=lambda r: 0 if ranks is None else int(ranks[r]))
+    none = tiles.tile_lists(box[:0], view[:0], cameras)
+    assert (none[0] == 0).all() and len(none[1]) == 0
 
 
 @pytest.mark.parametrize("backend", GPU, ids=lambda backend: f"{backend.renderer}-{backend.name}")

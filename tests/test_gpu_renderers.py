@@ -9,6 +9,7 @@ import torch
 import trimesh
 from gpu_support import CPU, DEVICE, ON_GPU, away, backends, require, share_beyond
 
+from dream3d.bench.host_waits import listen, waits_heard
 from dream3d.cameras import CameraBatch, orbit_cameras
 from renderers.backends import Backend
 from renderers.hash_grid import HashGridLayout, encode, geometric_layout
@@ -308,6 +309,22 @@ def test_parts_of_the_mesh_renderer(way: Way) -> None:
     assert share_beyond(found.depth, whole.depth, 1e-4) == 0.0
     true = rasterize(*(x.cpu() for x in (mesh.vertices.double(), mesh.faces)), cameras, "torch")
     assert (found.face.cpu() != true.face).float().mean() < 2e-3
+
+
+@pytest.mark.skipif(not ON_GPU, reason="nobody waits for a CPU")
+def test_a_render_waits_for_the_gpu_twice_whatever_the_views() -> None:
+    """For whether the splats are finite and for how many entries their tiles have; its gradients do not wait."""
+    pytest.importorskip("warp")
+    values = {k: v.to(DEVICE).requires_grad_() for k, v in some_splats(500).tensors().items()}
+    cameras = orbit_cameras([0.0, 90.0, 180.0], size=32).to(DEVICE)
+    for heard in (False, True):  # the first pass compiles
+        splats = SplatData(**values)
+        if heard:
+            hearing = listen()
+        out = render_splats(splats, cameras, "warp", antialias=True)
+        torch.autograd.grad(out.rgb, list(values.values()), torch.ones_like(out.rgb))
+    waits = waits_heard(*hearing)
+    assert waits.total() <= 2, waits
 
 
 @pytest.mark.skipif(not ON_GPU, reason="a CPU has no streams")

@@ -331,13 +331,11 @@ class Splats(Scene):
         """Add the screen gradients of the last step's renders to the statistics."""
         for probe, size in self._probes:
             # A probe without a gradient belongs to a skipped step or to a render nobody differentiated.
-            if (
-                probe.grad is None
-                or probe.shape[1] != len(self)
-                or not torch.isfinite(probe.grad).all()
-            ):
+            if probe.grad is None or probe.shape[1] != len(self):
                 continue
+            # One that is not finite counts as zero; to ask would be to wait for a GPU.
             norm = probe.grad.norm(dim=-1) * (0.5 * size)
+            norm = torch.where(torch.isfinite(norm).all(), norm, torch.zeros_like(norm))
             self._statistics["gradient_sum"] += norm.sum(dim=0)
             self._statistics["gradient_count"] += (norm > 0).sum(dim=0)
         self._probes = []
