@@ -64,7 +64,7 @@ def test_training_moves_the_companion_and_never_the_prior(cameras: bool) -> None
         companion.predict(z_t, t, condition).value, before, rtol=0, atol=1e-6
     )
     own = {id(p) for p in companion.parameters().values()}
-    unet = prior.components.unet
+    unet = prior.network
     shared = {n: p.clone() for n, p in unet.named_parameters() if id(p) not in own}
     trainer = CompanionTrainer(companion, prior.schedule, CompanionSettings(2, 1e-2, 0.0))
     generator = torch.Generator().manual_seed(1)

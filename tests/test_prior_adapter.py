@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from tiny_pipelines import save_tiny
 from tiny_prior import TINY, tiny_components
 from torch import Tensor
 
@@ -19,9 +18,7 @@ from dream3d.priors.embedded import MANIFEST, EmbeddedConfig, read_manifest, wri
 from dream3d.priors.latent.build import learn_merges
 from dream3d.priors.latent.camera_encoder import camera_features
 from dream3d.priors.latent.components import Components, load_components, save_components
-from dream3d.priors.latent.diffusers_prior import DiffusersPrior
 from dream3d.priors.latent.embedded_prior import EmbeddedPrior
-from dream3d.priors.pipelines.opening import open_prior
 from dream3d.priors.pipelines.parts import partial_pipeline
 from dream3d.priors.pipelines.prior import PipelineParts, PipelinePrior
 from dream3d.priors.pipelines.table import STABLE_DIFFUSION
@@ -110,7 +107,7 @@ def test_ddim_step_equals_diffusers(kind: str, components: Components) -> None:
         beta_schedule="squaredcos_cap_v2", prediction_type=kind, clip_sample=False
     )
     scheduler.set_timesteps(10)
-    prior = DiffusersPrior(replace(components, scheduler=scheduler), CPU)
+    prior = EmbeddedPrior(replace(components, scheduler=scheduler), CPU)
     z = latents(2)
     condition = Condition(prior.embed(["a red cube", "a mug"]))
     now, following = int(scheduler.timesteps[3]), int(scheduler.timesteps[4])
@@ -128,7 +125,7 @@ def test_unknown_prediction_type_is_refused(components: Components) -> None:
     scheduler = DDIMScheduler(prediction_type="sample")
     scheduler.register_to_config(prediction_type="flow_prediction")
     with pytest.raises(ModelError, match="flow_prediction"):
-        DiffusersPrior(replace(components, scheduler=scheduler), CPU)
+        EmbeddedPrior(replace(components, scheduler=scheduler), CPU)
 
 
 def test_encoding_is_differentiable_and_resamples(prior: EmbeddedPrior) -> None:
@@ -143,14 +140,14 @@ def test_encoding_is_differentiable_and_resamples(prior: EmbeddedPrior) -> None:
 # Cameras and several views
 
 
-def predict(prior: DiffusersPrior, z: Tensor, condition: Condition) -> Tensor:
+def predict(prior: EmbeddedPrior, z: Tensor, condition: Condition) -> Tensor:
     return prior.predict(z, torch.full((len(z),), 0.7), condition).value
 
 
 def test_without_cameras_the_camera_encoder_is_not_there(
     prior: EmbeddedPrior, components: Components
 ) -> None:
-    text_only = DiffusersPrior(replace(components, camera_encoder=None), CPU)
+    text_only = EmbeddedPrior(replace(components, camera_encoder=None), CPU)
     tokens = prior.embed(["a red cube"] * 2)
     z = latents(2)
     assert torch.allclose(
@@ -283,7 +280,7 @@ def test_unlisted_directories_are_checked_too(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The adapter over pipelines (docs/architecture.md, "Two adapters over diffusers")
+# The same adapter reads a pipeline (docs/architecture.md, "One adapter over diffusers")
 
 
 def assert_alike(one: Prior, other: Prior, words: list[str]) -> None:
@@ -300,16 +297,10 @@ def assert_alike(one: Prior, other: Prior, words: list[str]) -> None:
     assert a.kind == b.kind and torch.equal(a.value, b.value) and torch.equal(a.eps, b.eps)
 
 
-def test_both_adapters_read_one_directory_of_stable_diffusion_alike(tmp_path: Path) -> None:
-    save_tiny("StableDiffusionPipeline", tmp_path)
-    ours = DiffusersPrior(load_components(tmp_path, CPU), CPU)
-    assert_alike(ours, open_prior(tmp_path, CPU), ["a red mug", "", "a car"])
-
-
-def test_the_embedded_models_parts_make_the_same_prior_in_the_pipelines_adapter(
+def test_told_words_only_the_embedded_model_is_a_pipeline(
     components: Components, prior: EmbeddedPrior
 ) -> None:
-    """Told words only; of cameras the other adapter knows nothing."""
+    """Its parts, its words by Stable Diffusion's own `encode_prompt`; of cameras that knows nothing."""
     given = {"text_encoder": components.text_encoder, "tokenizer": components.tokenizer}
     text = TextEmbedder(
         STABLE_DIFFUSION, lambda: partial_pipeline(STABLE_DIFFUSION, {}, given), CPU
@@ -317,6 +308,7 @@ def test_the_embedded_models_parts_make_the_same_prior_in_the_pipelines_adapter(
     parts = PipelineParts(
         STABLE_DIFFUSION, components.unet, components.vae, components.scheduler, text
     )
-    plain = DiffusersPrior(components, CPU)
-    assert_alike(plain, PipelinePrior(parts, CPU), ["a red cube", ""])
-    assert torch.equal(plain.embed(["a red cube"]), prior.embed(["a red cube"]))
+    plain = PipelinePrior(parts, CPU)
+    assert_alike(prior, plain, ["a red cube", ""])
+    with pytest.raises(ValueError, match="takes no cameras"):
+        plain.predict(latents(1), torch.ones(1), Condition(plain.embed([""]), ring(1)))

@@ -134,6 +134,7 @@ class ImageDreamPrior(MVDreamPrior):
             tokens = self._resampler(torch.cat([torch.zeros_like(features), features])).float()
             latent = self.encode(image)
         text = self.parts.text
+        assert isinstance(text, TextEmbedder)
         bound = copy.copy(self)
         bound.parts = replace(
             self.parts, text=TextEmbedder(text.row, text.open_pipeline, text.device, tokens)
@@ -196,9 +197,9 @@ class ImageDreamPrior(MVDreamPrior):
 
     def _shown(self, tokens: Float[Tensor, "B N D"]) -> Bool[Tensor, " B"]:
         """Which samples are told the picture: all whose tokens are not those of no picture."""
-        none = self.parts.text.image
-        assert none is not None
-        return (tokens != none[0].to(tokens)).flatten(1).any(dim=1)
+        text = self.parts.text
+        assert isinstance(text, TextEmbedder) and text.image is not None
+        return (tokens != text.image[0].to(tokens)).flatten(1).any(dim=1)
 
     def _seen(self) -> Float[Tensor, "1 C h w"]:
         if self._latent is None:

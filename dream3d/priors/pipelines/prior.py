@@ -26,7 +26,7 @@ from dream3d.priors.pipelines.codec import LatentCodec
 from dream3d.priors.pipelines.control_branches import ControlBranch
 from dream3d.priors.pipelines.recording import Function
 from dream3d.priors.pipelines.table import PipelineRow
-from dream3d.priors.pipelines.text import TextEmbedder
+from dream3d.priors.pipelines.text import Words
 
 KINDS: dict[str, PredictionKind] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 """diffusers' `prediction_type` in this package's words."""
@@ -63,7 +63,7 @@ class PipelineParts:
     network: Any
     vae: Any
     scheduler: Any
-    text: TextEmbedder
+    text: Words
     settings: dict[str, Any] = field(default_factory=dict)
     control: ControlBranch | None = None
 
@@ -216,13 +216,12 @@ class PipelinePrior(Prior):
         condition: Condition,
     ) -> Prediction:
         """As `output`, with `ask` in the network's place: its keyword arguments in, its answer out."""
-        if condition.cameras is not None:
-            raise ValueError(f"{self.row.pipeline} takes no cameras; use conditioning=text")
         text = self.parts.text.read(condition.tokens)
         z = self.accelerator.image(z_t.to(self.dtype))
         config = self.network.config
         told = model_time(self.row, config, self.table, t)
         given = arguments(self.row, config, z, told, text, self.guidance_embedding, self.image_size)
+        given |= self.of_views(given[self.row.names[2]], condition)
         if self.parts.control is not None:
             shown = (condition.control, self.image_size, self.codec)
             given |= self.parts.control.corrections(given, t, *shown)
@@ -232,6 +231,17 @@ class PipelinePrior(Prior):
         value = from_layout(self.row, ask(**given), z_t)
         value = value.to(z_t.dtype)
         return self._prediction(-value if self.row.output == "-flow" else value, z_t, t)
+
+    def of_views(self, words: Any, condition: Condition) -> dict[str, object]:
+        """Further arguments of the network, which tell it of the views; `words` is what it is told otherwise.
+
+        Raises:
+            ValueError: the condition has cameras; a text-to-image pipeline takes none.
+        """
+        del words
+        if condition.cameras is not None:
+            raise ValueError(f"{self.row.pipeline} takes no cameras; use conditioning=text")
+        return {}
 
     def recorded(
         self, name: str, function: Function, parameters: Sequence[Tensor] = ()

@@ -4,7 +4,7 @@ import gc
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,23 @@ from dream3d.priors.pipelines.table import PipelineRow
 
 BATCH = 8
 """Prompts a text encoder reads at once."""
+
+
+@runtime_checkable
+class Words(Protocol):
+    """What a prior's prompts are embedded by."""
+
+    def embed(self, prompts: list[str]) -> Float[Tensor, "B R D"]:
+        """Everything the text encoders say, packed, one entry per prompt."""
+        ...
+
+    def read(self, packed: Float[Tensor, "B R D"]) -> Text:
+        """What `embed` packed."""
+        ...
+
+    def without_image(self, packed: Float[Tensor, "B R D"]) -> Float[Tensor, "B R D"]:
+        """The same words with no picture beside them."""
+        ...
 
 
 class TextEmbedder:
