@@ -6,6 +6,7 @@ quaternions); it clamps alpha at 0.999 where we do at 0.99, so opaque splats dif
 
 import torch
 from gsplat import rasterization  # pyright: ignore[reportMissingImports]
+from gsplat.cuda._backend import _C as kernels  # pyright: ignore[reportMissingImports]
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,6 +19,11 @@ from renderers.splats_data import (
     RasterSettings,
     SplatData,
 )
+
+if (
+    kernels is None
+):  # or an error above: its wheel on PyPI brings sources, which it compiles when it is first imported
+    raise ImportError("it has no kernels and found no CUDA compiler to make them")
 
 
 def center_depth(splats: SplatData, cameras: CameraBatch) -> Float[Tensor, "B N 1"]:

@@ -39,7 +39,7 @@ def forget_probes():
 def package(monkeypatch, tmp_path):
     """Install a stand-in: source text, or attributes of a module."""
 
-    def install(name, source=None, **attributes):
+    def install(name, source=None, kernels=True, **attributes):
         for backend in GPU:
             if name in backend.needs:
                 monkeypatch.delitem(sys.modules, backend.module, raising=False)
@@ -53,6 +53,10 @@ def package(monkeypatch, tmp_path):
             vars(module).update(attributes)
             module.__spec__ = importlib.util.find_spec(name)
             monkeypatch.setitem(sys.modules, name, module)
+        if name == "gsplat" and source is None:
+            for part in ("gsplat.cuda", "gsplat.cuda._backend"):
+                monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+            sys.modules["gsplat.cuda._backend"]._C = kernels  # type: ignore[attr-defined]
 
     return install
 
@@ -387,6 +391,13 @@ def test_a_broken_package_is_named_and_breaks_nothing(backend, package, monkeypa
     assert "libcudart" in entry["broken"] and entry["remedy"]
     text = doctor.report(findings)
     assert "BROKEN" in text and "libcudart" in text
+
+
+def test_gsplat_without_kernels_is_broken(package):
+    package("gsplat", kernels=None, rasterization=rasterization)
+    assert choose_backend("splats", "auto", "cuda", ("gsplat", "torch")) == "torch"
+    with pytest.raises(ConfigError, match="no CUDA compiler"):
+        choose_backend("splats", "gsplat", "cuda", ("gsplat", "torch"))
 
 
 def test_an_absent_package_is_skipped(monkeypatch):
