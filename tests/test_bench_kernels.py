@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -180,6 +181,52 @@ def test_a_backend_that_fails_or_differs_gets_no_ratio():
     )
     rows = device_kernels.time_task(other, 1, torch.device("cpu"))
     assert "skipped" in rows[1] or rows[1]["ratio"] is None
+
+
+def bout(run):
+    task = device_kernels.Task("march", "tiny", "volume", lambda device: run, ("torch", "warp"))
+    return device_kernels.Bout(task, run)
+
+
+def test_a_first_pass_that_hangs_is_given_up():
+    torch_backend = BACKENDS[0]
+    row = device_kernels.time_backend(
+        bout(lambda backend: time.sleep(20.0) or []), torch_backend, 3, torch.device("cpu"), 0.05
+    )
+    assert "over 0.05 s" in row["skipped"]
+    with device_kernels.at_most(0.05):  # in time, and nothing is left behind
+        pass
+    time.sleep(0.06)
+
+
+def test_a_long_reference_runs_once_and_long_passes_are_fewer(monkeypatch):
+    found, passes = torch.ones(2), []
+
+    def run(backend):
+        passes.append(backend)
+        time.sleep(0.02)
+        return [found]
+
+    one, cpu = bout(run), torch.device("cpu")
+    monkeypatch.setattr(device_kernels, "LONG_SECONDS", 0.01)
+    row = device_kernels.time_backend(one, BACKENDS[0], 50, cpu)
+    assert passes == ["torch"] and row["passes"] == 1 and row["ratio"] == 1.0
+    assert len(device_kernels.milliseconds(lambda: run("x"), 50, cpu, 0.05)) <= 3
+
+
+def test_rows_are_written_as_they_finish(monkeypatch, tmp_path):
+    seen = []
+    tasks = [
+        device_kernels.Task("march", "tiny", "volume", lambda device: lambda b: [torch.ones(1)])
+    ]
+    monkeypatch.setattr(device_kernels, "TASKS", tuple(tasks))
+    monkeypatch.setattr(
+        device_kernels, "write_json", lambda path, result: seen.append(len(result["rows"]))
+    )
+    found = device_kernels.bench_device_kernels([], 1, "cpu", lambda _: None, file=tmp_path / "x")
+    assert seen == list(range(1, len(found["rows"]) + 1)) and found["rows"][0]["backend"] == "torch"
+    for row in found["rows"]:
+        assert "skipped" in row or row["difference"] == 0.0
 
 
 def test_without_a_gpu_the_command_says_so(capsys):

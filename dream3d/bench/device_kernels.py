@@ -5,11 +5,16 @@ some that compile and warm; what two backends computed is compared before either
 what the data take: what a package allocates by itself is not in it.
 """
 
+import math
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +24,21 @@ from dream3d.bench import kernel_cases as cases
 from dream3d.bench.kernels import difference, machine
 from dream3d.bench.mesh_kernels import rasterize_interpolate
 from dream3d.errors import ConfigError
+from dream3d.files import write_json
 from dream3d.run import resolve_device
 from renderers.backends import BACKENDS, Backend
 
 APART = 0.02
 """Largest relative difference from the reference, in norm; more, and there is nothing to rank."""
-WARM = 3
+WARM, WARM_SECONDS = 3, 0.3
+"""Passes before the timed ones, and how long they may take together."""
+TIMED_SECONDS = 1.0
+"""After which no timed pass is begun."""
+LONG_SECONDS = 2.0
+"""A first pass of the reference, which compiles nothing, that takes longer is its only one."""
+FIRST_SECONDS = 20.0
+"""A backend's first pass may take this long, importing and compiling included."""
+OURS = ("torch", "warp")
 
 
 @dataclass(frozen=True)
@@ -71,10 +85,40 @@ TASKS: tuple[Task, ...] = (
 )
 
 
-def milliseconds(run: Callable[[], object], rounds: int, device: torch.device) -> list[float]:
-    """How long each of so many passes takes."""
-    spent = []
-    for _ in range(rounds):
+class TooSlow(Exception):
+    """Something took longer than it may."""
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise `TooSlow` in what takes longer, also in what waits for another process, such as a compiler.
+
+    Only in the main thread, and where the system has alarms; elsewhere nothing is limited.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() != threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooSlow(
+            f"its first pass took over {seconds:g} s; give it more with --limit, or let it compile before"
+        )
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def milliseconds(
+    run: Callable[[], object], rounds: int, device: torch.device, seconds: float = TIMED_SECONDS
+) -> list[float]:
+    """How long each of so many passes takes; fewer, but one, where they take more than `seconds` together."""
+    spent: list[float] = []
+    while not spent or (len(spent) < rounds and sum(spent) < 1e3 * seconds):
         if device.type != "cuda":
             began = time.perf_counter()
             run()
@@ -102,34 +146,74 @@ def peak_megabytes(run: Callable[[], object], device: torch.device) -> float | N
     return round((torch.cuda.max_memory_allocated(device) - before) / 2**20, 1)
 
 
-def time_task(task: Task, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """One row a backend, the reference first; `skipped` says why where there is nothing to tell."""
-    run, rows = task.make(str(device)), []
+@dataclass
+class Bout:
+    """A task's data on a device, and what the reference made of them once it ran.
+
+    Attributes:
+        task: what is timed.
+        run: one pass on a backend.
+        true: the reference's results.
+        reference: its milliseconds.
+    """
+
+    task: Task
+    run: cases.Pass
     true: list[Tensor] | None = None
     reference: float | None = None
-    for backend in _taking_part(task, device):
-        row: dict[str, Any] = {"op": task.op, "case": task.case, "backend": backend.name}
-        if backend.missing:
-            rows.append({**row, "skipped": f"{', '.join(backend.missing)} is not installed"})
-            continue
-        try:
-            found = [value.detach() for value in run(backend.name)]
-            for _ in range(WARM):
-                run(backend.name)
-            spent = milliseconds(partial(run, backend.name), rounds, device)
-            peak = peak_megabytes(partial(run, backend.name), device)
-        except (RuntimeError, ConfigError, AssertionError) as error:  # packages fail in many ways
-            said = str(error).strip().splitlines()
-            rows.append({**row, "skipped": said[0] if said else type(error).__name__})
-            continue
-        if true is None:
-            true, reference = found, min(spent)
-        apart = difference(found, true)
-        ratio = reference / max(min(spent), 1e-6) if reference and apart <= APART else None
-        row |= {"ms": round(min(spent), 3), "ms_median": round(statistics.median(spent), 3)}
-        row |= {"ratio": None if ratio is None else round(ratio, 2), "peak_mb": peak}
-        rows.append({**row, "difference": float(f"{apart:.2g}")})
-    return rows
+
+
+def time_backend(
+    bout: Bout,
+    backend: Backend,
+    rounds: int,
+    device: torch.device,
+    limit: float = FIRST_SECONDS,
+) -> dict[str, Any]:
+    """One row; `skipped` says why where there is nothing to tell. The reference has to come first."""
+    task = bout.task
+    row: dict[str, Any] = {"op": task.op, "case": task.case, "backend": backend.name}
+    if backend.missing:
+        return {**row, "skipped": f"{', '.join(backend.missing)} is not installed"}
+    run = partial(bout.run, backend.name)
+    first: list[Tensor] = []
+
+    def first_pass() -> None:
+        first.extend(value.detach() for value in run())
+
+    try:
+        with at_most(limit):
+            spent = milliseconds(first_pass, 1, device)
+        peak = None
+        if backend.name != "torch" or spent[0] < 1e3 * LONG_SECONDS:
+            milliseconds(run, WARM, device, WARM_SECONDS)
+            spent = milliseconds(run, rounds, device)
+            peak = peak_megabytes(run, device)
+    except (
+        RuntimeError,
+        ConfigError,
+        AssertionError,
+        TooSlow,
+    ) as error:  # packages fail in many ways
+        said = str(error).strip().splitlines()
+        return {**row, "skipped": said[0] if said else type(error).__name__}
+    if backend.name == "torch":
+        bout.true, bout.reference = first, min(spent)
+    row |= {"ms": round(min(spent), 3), "ms_median": round(statistics.median(spent), 3)}
+    row |= {"passes": len(spent), "ratio": None, "peak_mb": peak, "difference": None}
+    if bout.true is not None and bout.reference is not None:
+        apart = difference(first, bout.true)
+        if math.isfinite(apart):  # results of other shapes are infinitely far apart
+            row["difference"] = float(f"{apart:.2g}")
+        if apart <= APART:
+            row["ratio"] = round(bout.reference / max(min(spent), 1e-6), 2)
+    return row
+
+
+def time_task(task: Task, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """One row a backend, the reference first."""
+    bout = Bout(task, task.make(str(device)))
+    return [time_backend(bout, b, rounds, device) for b in _taking_part(task, device)]
 
 
 def _taking_part(task: Task, device: torch.device) -> list[Backend]:
@@ -151,15 +235,22 @@ def _gpu(device: torch.device) -> dict[str, Any]:
 
 
 def bench_device_kernels(
-    ops: Sequence[str], rounds: int, device: str, say: Callable[[str], None]
+    ops: Sequence[str],
+    rounds: int,
+    device: str,
+    say: Callable[[str], None],
+    limit: float = FIRST_SECONDS,
+    file: Path | None = None,
 ) -> dict[str, Any]:
-    """Time all backends on all tasks of `ops` (none: all of them).
+    """Time all backends on all tasks of `ops` (none: all of them), packages last.
 
     Args:
         ops: names of operations.
-        rounds: passes timed of each backend.
+        rounds: passes timed of each backend, fewer where they are long.
         device: where.
-        say: told of each task before it is timed.
+        say: told of each row before it is timed.
+        limit: seconds that a backend's first pass may take.
+        file: gets the result too, anew after every row.
 
     Raises:
         ConfigError: no such operation or device.
@@ -169,14 +260,20 @@ def bench_device_kernels(
     for op in ops:
         if op not in known:
             raise ConfigError(f"operation is '{op}'; choose from {', '.join(known)}")
-    rows = []
-    for task in TASKS:
-        if not ops or task.op in ops:
-            say(f"{task.op} {task.case} on {place}")
-            rows += time_task(task, rounds, place)
-    return {
+    rows: list[dict[str, Any]] = []
+    result = {
         "device": str(place),
         "machine": {**machine(), **_gpu(place)},
         "rounds": rounds,
         "rows": rows,
     }
+    bouts = [Bout(t, t.make(str(place))) for t in TASKS if not ops or t.op in ops]
+    for ours in (True, False):
+        for bout in bouts:
+            for backend in _taking_part(bout.task, place):
+                if (backend.name in OURS) == ours:
+                    say(f"{bout.task.op} {bout.task.case} with {backend.name} on {place}")
+                    rows.append(time_backend(bout, backend, rounds, place, limit))
+                    if file is not None:
+                        write_json(file, result)
+    return result

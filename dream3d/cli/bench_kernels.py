@@ -1,6 +1,7 @@
 """`dream3d bench kernels`: the fast renderers beside their references and another renderer."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from dream3d.cli.options import Command, Outcome, Parser, UsageError, say
@@ -21,6 +22,17 @@ def add_options(name: str, parser: Parser) -> Command:
         default="cpu",
         help="cuda: every backend that runs on a GPU beside the torch reference there",
     )
+    add(
+        "--limit",
+        type=float,
+        default=20.0,
+        help="--device cuda: seconds a backend's first pass may take, compiling included, 1 to 3600",
+    )
+    add(
+        "--file",
+        metavar="FILE",
+        help="--device cuda: the result is also written here after every row",
+    )
     return run
 
 
@@ -33,7 +45,11 @@ def run(arguments: argparse.Namespace) -> Outcome:
     if arguments.device != "cpu":
         from dream3d.bench.device_kernels import bench_device_kernels
 
-        found = bench_device_kernels(ops, arguments.rounds, arguments.device, say)
+        if not 1 <= arguments.limit <= 3600:
+            raise UsageError(f"--limit is {arguments.limit:g}; choose 1 to 3600 seconds")
+        file = Path(arguments.file) if arguments.file else None
+        how = arguments.rounds, arguments.device, say, arguments.limit, file
+        found = bench_device_kernels(ops, *how)
         return Outcome(found, device_table(found))
     from dream3d.bench.kernels import bench_kernels
 
@@ -80,6 +96,7 @@ def device_table(result: dict[str, Any]) -> str:
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.1f}"
         memory = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.1f}"
         times = f"{row['ms']:9.3f} {row['ms_median']:9.3f}"
-        lines.append(f"{start} {times} {ratio:>7} {memory:>8} {row['difference']:10.1e}")
+        apart = "-" if row["difference"] is None else f"{row['difference']:.1e}"
+        lines.append(f"{start} {times} {ratio:>7} {memory:>8} {apart:>10}")
     where = result["machine"].get("gpu", result["machine"]["processor"])
     return "\n".join([*lines, f"{where}, torch {result['machine']['torch']}"])
