@@ -76,7 +76,7 @@ def test_a_cpu_is_left_alone() -> None:
 def test_kernels_agree_with_torch_in_float64(
     size: tuple[int, int, int, int], activated: bool
 ) -> None:
-    from dream3d.priors.pipelines.group_norm_triton import gradient, normalize
+    from dream3d.triton_group_norm import gradient, normalize
 
     count, rows, channels, groups = size
     torch.manual_seed(0)

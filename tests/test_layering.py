@@ -23,6 +23,7 @@ VOCABULARY = (
     "dream3d.files",
     "dream3d.kernels",
     "dream3d.transfer",
+    "dream3d.triton_group_norm",
     "dream3d.priors",
     "dream3d.companion",
 )
@@ -39,6 +40,7 @@ HEAVY_OPTIONAL = {
     "submitit",
     "mitsuba",
     "drjit",
+    "triton",
 }
 MAY_IMPORT_OPTIONAL = (
     "renderers",
@@ -46,6 +48,7 @@ MAY_IMPORT_OPTIONAL = (
     "app",
     "dream3d.priors",
     "dream3d.bench.mitsuba_peer",
+    "dream3d.triton_group_norm",
     "dream3d.batch.ray_cluster",
     "dream3d.batch.slurm",
 )

@@ -24,5 +24,5 @@ def waits_heard(hearing: Any, heard: Any) -> Counter[str]:
     return Counter(
         f"{'/'.join(Path(x.filename).parts[-2:])}:{x.lineno}"
         for x in heard
-        if "synchronizing" in str(x.message)
+        if "synchronizing" in str(x.message) and "prototype" not in str(x.message)  # the mode's own
     )

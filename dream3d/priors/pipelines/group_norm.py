@@ -1,7 +1,7 @@
 """What a frozen convolutional network of diffusers does between its convolutions, in fewer passes on an NVIDIA GPU.
 
-Group normalisation and SiLU become one function of channels-last tensors (`group_norm_triton`), the residual blocks'
-division by 1 goes, and attention with heads too wide for flash attention takes the plain way. Values change by
+Group normalisation and SiLU become one function of channels-last tensors (`dream3d.triton_group_norm`), the residual
+blocks' division by 1 goes, and attention with heads too wide for flash attention takes the plain way. Values change by
 rounding only.
 """
 
@@ -82,7 +82,7 @@ def _norm(norm: nn.GroupNorm, x: Float[Tensor, "N C *rest"], silu: bool = False)
 class _FusedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, groups, eps, silu):
-        from dream3d.priors.pipelines.group_norm_triton import normalize
+        from dream3d.triton_group_norm import normalize
 
         y, mean, scale = normalize(x, weight, bias, groups, eps, silu)
         ctx.save_for_backward(x, weight, bias, mean, scale)
@@ -92,7 +92,7 @@ class _FusedNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        from dream3d.priors.pipelines.group_norm_triton import gradient
+        from dream3d.triton_group_norm import gradient
 
         x, weight, bias, mean, scale = ctx.saved_tensors
         found = gradient(x, grad.contiguous(), weight, bias, mean, scale, ctx.silu)
