@@ -72,15 +72,15 @@ OPTIONAL = (
     Package(
         "warp",
         "warp-lang",
-        "splats, radiance fields and meshes on NVIDIA GPUs, without a compiler (not run on one yet)",
+        "splats, radiance fields and meshes on NVIDIA GPUs, without a compiler",
         "pip install 'dream3d[cuda]'",
     ),
     Package("nerfacc", "nerfacc", "compositing on NVIDIA GPUs without Warp", _FROM_SOURCE),
     Package("pytorch3d", "pytorch3d", "meshes on NVIDIA GPUs (not run on one yet)", _FROM_SOURCE),
     Package(
-        "tinycudann", "tinycudann", "hash grids on NVIDIA GPUs without Warp (not run)", _FROM_SOURCE
+        "tinycudann", "tinycudann", "hash grids on NVIDIA GPUs (crashed on CUDA 13)", _FROM_SOURCE
     ),
-    Package("nvdiffrast", "nvdiffrast", "meshes on NVIDIA GPUs (not run on one yet)", _FROM_SOURCE),
+    Package("nvdiffrast", "nvdiffrast", "meshes on NVIDIA GPUs", _FROM_SOURCE),
     Package("gradio", "gradio", "the web page, app.py", "pip install 'dream3d[ui]'"),
 )
 

@@ -1,4 +1,4 @@
-"""The hash grid in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device, not on a GPU.
+"""The hash grid in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device and an H100.
 
 One thread a point and level. The gradient of the table is summed by atomic additions, in whatever order threads come:
 on a GPU the last bits of a step may differ from run to run, unlike with the other backends.

@@ -199,7 +199,7 @@ def rasterize(
         vertices: in the world.
         faces: vertex indices; both sides are drawn.
         cameras: B views.
-        backend: "auto", "numba" (CPU, float32), "torch", or "nvdiffrast", "warp", "pytorch3d" (NVIDIA; not run there).
+        backend: "auto", "numba" (CPU, float32), "torch", or "nvdiffrast", "warp", "pytorch3d" (NVIDIA).
 
     Raises:
         ConfigError, NumericsError: see `check_mesh`; also views too large and backends that cannot run.

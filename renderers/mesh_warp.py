@@ -1,4 +1,4 @@
-"""Meshes in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device, not on a GPU.
+"""Meshes in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device and an H100.
 
 The triangle at every pixel is found by one thread a pixel, which goes through its tile's list: nothing is written
 twice, so that the picture does not depend on the schedule. Arithmetic is float64 inside, as in `mesh_numba_kernels`,

@@ -47,7 +47,7 @@ def render_splats(
     Args:
         splats: parameters; gradients reach every one of them (cameras get none).
         cameras: B views; colours of degree > 0 spherical harmonics depend on them.
-        backend: "auto", "numba" (CPU, float32), "torch", or "gsplat" or "warp" (NVIDIA, float32, not run there yet).
+        backend: "auto", "numba" (CPU, float32), "torch", or "gsplat" (not run yet) or "warp" (NVIDIA, float32).
         normals: also render world-space normals: each splat's shortest axis, turned toward the camera.
         near: nearest depth drawn, > 0.
         antialias: make a splat cover the same area at every image size, instead of at least a pixel.

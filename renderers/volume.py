@@ -1,8 +1,8 @@
 """Render fields of density and features: march, evaluate, composite (Max 1995, Mildenhall et al. 2020).
 
 Every operation exists twice with one definition: a readable torch reference (any device, any float type) and a numba
-one (CPU, float32). On an NVIDIA GPU, Warp marches, composites and reads hash grids, or nerfacc composites; neither has
-run on one yet. `backend` chooses: "auto", "numba", "torch", "warp", "nerfacc" (compositing) or "tinycudann" (hash
+one (CPU, float32). On an NVIDIA GPU, Warp marches, composites and reads hash grids, or nerfacc composites.
+`backend` chooses: "auto", "numba", "torch", "warp", "nerfacc" (compositing) or "tinycudann" (hash
 grids; the rest is torch then).
 """
 
@@ -106,7 +106,7 @@ def composite(
         features: of every sample.
         length: world units each sample stands for.
         start: ray r owns the samples start[r] to start[r + 1], nearest first.
-        backend: "auto", "numba" (CPU, float32), "torch", or "warp" or "nerfacc" (NVIDIA, not run there yet).
+        backend: "auto", "numba" (CPU, float32), "torch", or "warp" or "nerfacc" (NVIDIA).
 
     Returns:
         Weighted sums of the features (premultiplied, over black), and the sums of the weights: one minus the
@@ -172,7 +172,7 @@ def render_volume(
         step: distance of samples along a ray, world units.
         generator: shifts each ray's samples at random; None puts them in the middle of their intervals.
         normals: "none", "analytic" or "finite".
-        backend: "auto", "numba" (CPU, float32), "torch", or "warp" or "nerfacc" (NVIDIA, not run there yet).
+        backend: "auto", "numba" (CPU, float32), "torch", or "warp" or "nerfacc" (NVIDIA).
         fine: 0 renders the samples a ray is cut into; more uses those only to find where something is, and renders
             this many samples a ray, put there.
         light: how colours are lit; all but "albedo" need normals.

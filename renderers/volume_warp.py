@@ -1,6 +1,7 @@
-"""Marching and compositing in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device.
+"""Marching and compositing in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device
+and an H100.
 
-Not run on a GPU. Warp can differentiate kernels by itself, but not loops that change their state: the backward kernel
+Warp can differentiate kernels by itself, but not loops that change their state: the backward kernel
 is written by hand, as in `renderers.volume_numba`, whose notation this follows. One thread a ray, so results do not
 depend on the schedule.
 """
