@@ -1,4 +1,4 @@
-"""tiny-cuda-nn's hash grids (Mueller 2021), on NVIDIA GPUs: tested against its documented layout; it crashed on an H100.
+"""tiny-cuda-nn's hash grids (Mueller 2021), on NVIDIA GPUs: tested against its documented layout; crashed on an H100.
 
 There, one encoding's levels are scaled by powers of one factor and shifted by half a cell: vertex k of a level of scale
 s lies at (k - 1/2) / s. Ours have whole numbers of cells and vertices on the cube's sides. So every level is an

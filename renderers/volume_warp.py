@@ -1,9 +1,8 @@
-"""Marching and compositing in Warp, for CUDA without a compiler on the user's machine. Checked on its CPU device
-and an H100.
+"""Marching and compositing in Warp, for CUDA without a compiler on the user's machine.
 
-Warp can differentiate kernels by itself, but not loops that change their state: the backward kernel
-is written by hand, as in `renderers.volume_numba`, whose notation this follows. One thread a ray, so results do not
-depend on the schedule.
+Checked on its CPU device and an H100. Warp can differentiate kernels by itself, but not loops that change their state:
+the backward kernel is written by hand, as in `renderers.volume_numba`, whose notation this follows. One thread a ray,
+so results do not depend on the schedule.
 """
 
 # Warp reads kernel annotations as values, and takes a plain literal for a constant that no loop may change.
