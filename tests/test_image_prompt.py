@@ -171,7 +171,7 @@ def test_words_alone_at_scale_zero_and_away_from_the_negative(saved: Any) -> Non
 def test_with_a_controlnet_and_a_companion(saved: Any, tmp_path: Path) -> None:
     """The ControlNet reads words alone; the companion begins as the prior, picture and all."""
     directory, adapter, picture = saved(SD)
-    tiny_controlnet(tiny_pipeline(SD).unet).save_pretrained(tmp_path)
+    tiny_controlnet(SD, tiny_pipeline(SD).unet).save_pretrained(tmp_path)
     how = Opening(picture=settings(adapter, picture), control=ControlSettings(tmp_path))
     prior = open_prior(directory, CPU, how)
     z, t = torch.randn(1, *prior.latent_shape), torch.tensor([0.4])
