@@ -35,10 +35,6 @@ BLOCK = 4
 """Channels that a thread sums at a time, in registers."""
 
 
-IN_STEP = True
-"""Gradients by `composite_backward`; else by `composite_backward_atomics`, which is plainer and slower on a GPU."""
-
-
 @wp.func_native("""
 #if defined(__CUDA_ARCH__)
     return __any_sync(0xffffffffu, flag);
@@ -140,57 +136,6 @@ def composite_forward(
 
 
 @wp.kernel
-def composite_backward_atomics(
-    screen: wp.array2d(dtype=float),
-    values: wp.array2d(dtype=float),
-    start: wp.array(dtype=int),
-    entry: wp.array(dtype=int),
-    width: int,
-    height: int,
-    image: wp.array2d(dtype=float),
-    alpha_image: wp.array(dtype=float),
-    grad_image: wp.array2d(dtype=float),
-    grad_alpha: wp.array(dtype=float),
-    grad_screen: wp.array2d(dtype=float),
-    grad_values: wp.array2d(dtype=float),
-):
-    """dL/da_i = T_i v_i - R_i / (1 - a_i), front to back; R_0 is what the forward pass composited. Zero on entry."""
-    tile, view, line, column = pixel_of(wp.tid(), width, height)  # pyright: ignore[reportArgumentType]
-    if line < 0:
-        return
-    pixel = (view * height + line) * width + column
-    x, y = float(column) + 0.5, float(line) + 0.5
-    channels = image.shape[1]
-    rest = grad_alpha[pixel] * alpha_image[pixel]
-    for c in range(channels):
-        rest = rest + grad_image[pixel, c] * image[pixel, c]
-    through = float(1.0)
-    for e in range(start[tile], start[tile + 1]):
-        if through < TRANSMITTANCE_CUT:
-            break
-        row = entry[e]
-        dx, dy, u, v, raw = footprint(screen, row, x, y)
-        if raw >= ALPHA_CUT:
-            alpha = wp.min(raw, ALPHA_MAX)
-            weight = alpha * through
-            value = grad_alpha[pixel]
-            for c in range(channels):
-                value = value + grad_image[pixel, c] * values[row, c]
-                wp.atomic_add(grad_values, row, c, weight * grad_image[pixel, c])
-            rest = rest - weight * value
-            if raw < ALPHA_MAX:
-                slope = through * value - rest / (1.0 - alpha)
-                q = raw * slope  # by the exponent
-                wp.atomic_add(grad_screen, row, 0, q * u * screen[row, 2])
-                wp.atomic_add(grad_screen, row, 1, q * (u * screen[row, 3] + v * screen[row, 4]))
-                wp.atomic_add(grad_screen, row, 2, -q * u * dx)
-                wp.atomic_add(grad_screen, row, 3, -q * u * dy)
-                wp.atomic_add(grad_screen, row, 4, -q * v * dy)
-                wp.atomic_add(grad_screen, row, 5, slope * raw / screen[row, 5])
-            through = through - weight
-
-
-@wp.kernel
 def composite_backward(
     screen: wp.array2d(dtype=float),
     values: wp.array2d(dtype=float),
@@ -205,10 +150,10 @@ def composite_backward(
     grad_screen: wp.array2d(dtype=float),
     grad_values: wp.array2d(dtype=float),
 ):
-    """As `composite_backward_atomics`, with the threads of a tile in step: none leaves before all are done.
+    """dL/da_i = T_i v_i - R_i / (1 - a_i), front to back; R_0 is what the forward pass composited. Zero on entry.
 
-    What a thread does not need it counts as 0, and what no thread in step needs is not summed. The first BLOCK channels
-    of the image's gradient stay in registers.
+    The threads of a tile go in step: none leaves before all are done. What a thread does not need it counts as 0, and
+    what no thread in step needs is not summed. The first BLOCK channels of the image's gradient stay in registers.
     """
     tile, view, line, column = pixel_of(wp.tid(), width, height)  # pyright: ignore[reportArgumentType]
     through = float(0.0)  # beyond the image: goes along, adds nothing
@@ -275,8 +220,7 @@ class _Composite(torch.autograd.Function):
         *inputs, image, alpha = ctx.saved_tensors
         grads = [torch.zeros_like(value) for value in inputs[:2]]
         arguments = [*inputs, *ctx.size, image, alpha, grad_image, grad_alpha, *grads]
-        kernel = composite_backward if IN_STEP else composite_backward_atomics
-        launch(kernel, ctx.threads, arguments)
+        launch(composite_backward, ctx.threads, arguments)
         return *grads, None, None, None
 
 

@@ -327,11 +327,8 @@ def awkward(n=40):
 
 
 @pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.parametrize("in_step", [True, False])
-def test_warp_draws_awkward_splats_like_the_reference(monkeypatch, in_step, antialias):
+def test_warp_draws_awkward_splats_like_the_reference(antialias):
     pytest.importorskip("warp")
-    module = importlib.import_module("renderers.splats_warp")
-    monkeypatch.setattr(module, "IN_STEP", in_step)
     cameras = orbit_cameras([0.0, 77.0, 180.0], [0.0, 40.0, -10.0], size=(20, 37))
     found = []
     for backend, dtype in (("warp", torch.float32), ("torch", torch.float64)):
