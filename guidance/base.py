@@ -22,7 +22,7 @@ from guidance.guiders import PLAIN, Guider
 
 @dataclass(frozen=True)
 class Sides:
-    """What Perp-Neg keeps each of B views away from: the prompt's other sides (see `dream3d.prompts`).
+    """What Perp-Neg keeps each of B views away from: the prompt's other sides (see `dream3d.prompts`), or more.
 
     Attributes:
         away: N conditions, each of the B views.

@@ -14,6 +14,7 @@ from torch import Tensor
 from dream3d.diffusion import Prediction
 from dream3d.priors.base import Condition, Prior
 from guidance.base import Sides, Views
+from guidance.guiders import rescaled
 from guidance.perp_neg import perp_neg
 
 
@@ -58,7 +59,7 @@ def guided(
         prior: asked once.
         z_t: noisy latents.
         t: their noise levels.
-        views: gives the conditions; a negative prompt takes the empty one's place.
+        views: gives the conditions; a negative prompt takes the empty one's place, but see `kept_from`.
         scale: classifier-free guidance scale.
         rescale: share in [0, 1] by which the guided x0's standard deviation (jointly over one object's views) is
             brought back to the unguided one's, against over-saturation (Lin et al. 2023, MVDream's x0 form).
@@ -66,35 +67,7 @@ def guided(
         perp_neg_weight: below 0 a negative prompt does not replace the empty one; of its direction the part across the
             prompt's is added with this weight (see `guidance.perp_neg`).
     """
-    count = len(z_t)
-    away = negative_or_empty(views)
-    if views.sides is not None and scale != 0.0:
-        plain, mixed = _around(prior, z_t, t, views, views.sides, scale)
-        prediction = replace(plain, value=mixed)
-    elif perp_neg_weight < 0.0 and views.negative is not None:
-        conditions = Condition.concatenate([views.empty, views.condition, views.negative])
-        # Pictures are stacked block by block like the prompts, so that each stays with its own.
-        each = prior.predict(z_t.repeat(3, 1, 1, 1), t.repeat(3), conditions)
-        empty, text, negative = each.value.chunk(3)
-        weights = torch.full_like(t, perp_neg_weight)[None]
-        plain = Prediction(text, each.kind, z_t, each.alpha[:count], each.sigma[:count])
-        mixed = perp_neg(empty, text, negative[None], weights, scale)
-        prediction = Prediction(mixed, each.kind, z_t, plain.alpha, plain.sigma)
-    elif scale == 1.0:
-        prediction = plain = prior.predict(z_t, t, views.condition)
-    elif scale == 0.0:
-        prediction = plain = prior.predict(z_t, t, away)
-    else:
-        both = prior.predict(
-            torch.cat([z_t, z_t]),
-            torch.cat([t, t]),
-            Condition.concatenate([away, views.condition]),
-        )
-        empty, text = both.value[:count], both.value[count:]
-        plain = Prediction(text, both.kind, z_t, both.alpha[:count], both.sigma[:count])
-        # eps, x0, v and flow are affine in each other, so plain mixing of the native output mixes all of them alike.
-        mixed = views.guider(empty, text, scale)
-        prediction = Prediction(mixed, both.kind, z_t, plain.alpha, plain.sigma)
+    prediction, plain = guided_and_plain(prior, z_t, t, views, scale, perp_neg_weight)
     if rescale == 0.0 and clamp_x0 == 0.0:
         return prediction
     x0 = prediction.x0
@@ -107,6 +80,50 @@ def guided(
     return Prediction(x0, "x0", z_t, prediction.alpha, prediction.sigma)
 
 
+def guided_and_plain(
+    prior: Predictor,
+    z_t: Float[Tensor, "B C H W"],
+    t: Float[Tensor, " B"],
+    views: Views,
+    scale: float,
+    perp_neg_weight: float = 0.0,
+) -> tuple[Prediction, Prediction]:
+    """`guided`, and the prompt's own prediction from the same call (at scale 0, where it is not asked, the other's)."""
+    count, sides = len(z_t), kept_from(views, perp_neg_weight)
+    away = views.empty if sides is not None else negative_or_empty(views)
+    if sides is not None and scale != 0.0:
+        return _around(prior, z_t, t, views, sides, scale)
+    if scale in (0.0, 1.0):
+        plain = prior.predict(z_t, t, away if scale == 0.0 else views.condition)
+        return plain, plain
+    both = prior.predict(
+        torch.cat([z_t, z_t]),
+        torch.cat([t, t]),
+        Condition.concatenate([away, views.condition]),
+    )
+    empty, text = both.value[:count], both.value[count:]
+    plain = Prediction(text, both.kind, z_t, both.alpha[:count], both.sigma[:count])
+    # eps, x0, v and flow are affine in each other, so plain mixing of the native output mixes all of them alike.
+    return replace(plain, value=views.guider(empty, text, scale)), plain
+
+
+def kept_from(views: Views, weight: float) -> Sides | None:
+    """What Perp-Neg keeps the views away from, or None where it is off.
+
+    Under Perp-Neg the empty prompt stays empty: a negative prompt is one more direction to keep across of.
+
+    Args:
+        views: with the other sides, or none.
+        weight: of the negative prompt, at most 0. 0: beside other sides it counts -1, else it replaces the empty one.
+    """
+    if views.negative is None or (views.sides is None and weight == 0.0):
+        return views.sides
+    own = torch.full_like(views.t, weight or -1.0)[None]
+    if views.sides is None:
+        return Sides((views.negative,), own)
+    return Sides((*views.sides.away, views.negative), torch.cat([views.sides.weights.to(own), own]))
+
+
 def _around(
     prior: Predictor,
     z_t: Float[Tensor, "B C H W"],
@@ -114,8 +131,8 @@ def _around(
     views: Views,
     sides: Sides,
     scale: float,
-) -> tuple[Prediction, Float[Tensor, "B C H W"]]:
-    """Perp-Neg by azimuth: the unguided prediction toward each view's own side, and the guided mixture.
+) -> tuple[Prediction, Prediction]:
+    """Perp-Neg: the guided mixture, and the unguided prediction toward each view's own side.
 
     One batched call; pictures are stacked block by block like the prompts, so that each stays with its own, whatever
     the batch (threestudio's port pairs them wrongly beyond one view).
@@ -125,7 +142,10 @@ def _around(
     each = prior.predict(z_t.repeat(blocks, 1, 1, 1), t.repeat(blocks), conditions)
     empty, text, *negatives = each.value.chunk(blocks)
     mixed = perp_neg(empty, text, torch.stack(negatives), sides.weights.to(z_t), scale)
-    return Prediction(text, each.kind, z_t, each.alpha[:count], each.sigma[:count]), mixed
+    if views.guider.rescale > 0.0:
+        mixed = rescaled(mixed, text, views.guider.rescale)
+    plain = Prediction(text, each.kind, z_t, each.alpha[:count], each.sigma[:count])
+    return replace(plain, value=mixed), plain
 
 
 def predict_each(

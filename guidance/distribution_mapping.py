@@ -21,7 +21,7 @@ from dream3d.schedules import Ramp, constant
 from guidance.affine_fit import affine_fit
 from guidance.base import GUIDANCE, Guidance, GuidanceOutput, Views
 from guidance.checks import check_choice, check_guidance, check_ramp
-from guidance.combine import negative_or_empty, predict_each
+from guidance.combine import cfg_evaluations, guided_and_plain
 from guidance.weights import Weight, gradient_metrics, weight_at
 
 
@@ -50,21 +50,23 @@ class DistributionMapping(Guidance):
         check_ramp("cfg_scale", self.cfg_scale)
         check_choice("coefficient", self.coefficient, ("constant", "linear", "cosine"))
 
+    def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
+        """One guided prediction."""
+        return cfg_evaluations(self.cfg_scale(progress))
+
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
-        pair = (views.condition, negative_or_empty(views))
-        text, away = predict_each(prior, z_t, views.t, *pair)
+        scale = self.cfg_scale(views.progress)
+        prediction, plain = guided_and_plain(prior, z_t, views.t, views, scale)
         alpha = per_sample(prior.schedule.alpha(views.t), z_t)
         sigma = per_sample(prior.schedule.sigma(views.t), z_t)
-        x0 = (z_t - sigma * text) / alpha
-        mapped = affine_fit(x0, views.z, views.condition.views_per_object)
+        mapped = affine_fit(plain.x0, views.z, views.condition.views_per_object)
         c = {
             "constant": torch.ones_like(views.t),
             "linear": 1.0 - views.t,
             "cosine": torch.cos(0.5 * math.pi * views.t),
         }[self.coefficient]
-        guided_eps = away + self.cfg_scale(views.progress) * (text - away)
-        residual = guided_eps - per_sample(c, z_t) * (z_t - alpha * mapped) / sigma
+        residual = prediction.eps - per_sample(c, z_t) * (z_t - alpha * mapped) / sigma
         grad = weight_at(self.weight, prior.schedule, views.t, views.z) * residual
         return GuidanceOutput(grad, gradient_metrics(grad, views.t))

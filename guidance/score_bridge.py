@@ -9,7 +9,7 @@ the authors do, "detailed high resolution, high quality, sharp" appended to the 
 empty prompt and the second part is the classifier score, with its endless drift.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -59,8 +59,7 @@ class ScoreBridge(Guidance):
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         if views.progress < self.switch:
-            plain = Views(views.z, views.t, views.noise, views.condition, views.empty)
-            return SDS(constant(self.cfg_scale(views.progress)), self.weight)(prior, plain)
+            return SDS(self.cfg_scale, self.weight)(prior, replace(views, negative=None))
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         source = negative_or_empty(views)
         target_eps, source_eps = predict_each(prior, z_t, views.t, views.condition, source)

@@ -34,7 +34,8 @@ class SDS(Guidance):
         weight: w(t), see `guidance.weights.Weight`.
         rescale: share of standard-deviation rescaling of the guided x0, in [0, 1].
         clamp_x0: bound on the predicted clean latents; 0 is off.
-        perp_neg: weight w <= 0 of the negative prompt's perpendicular part; 0 lets it replace the empty prompt.
+        perp_neg: weight w <= 0 of the negative prompt's perpendicular part, whatever the guider; 0 lets it replace the
+            empty prompt (beside `view_prompts: perp-neg` it counts -1).
         clip: bound on every entry of the gradient; 0 is off.
     """
 
@@ -56,9 +57,8 @@ class SDS(Guidance):
 
     def evaluations(self, t: float = 0.5, progress: float = 0.0, negative: bool = False) -> int:
         """One guided prediction; with Perp-Neg all three prompts."""
-        if self.perp_neg < 0.0 and negative:
-            return 3
-        return cfg_evaluations(self.cfg_scale(progress))
+        scale = self.cfg_scale(progress)
+        return 3 if self.perp_neg < 0.0 and negative and scale else cfg_evaluations(scale)
 
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:

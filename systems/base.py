@@ -103,12 +103,24 @@ class Stage:
         if self.view_prompts not in get_args(ViewPrompts):
             choices = ", ".join(get_args(ViewPrompts))
             raise ConfigError(f"view_prompts is '{self.view_prompts}'; choose one of {choices}")
+        if self.view_prompts != "bins" and not self.view_words:
+            raise ConfigError(
+                f"view_prompts is '{self.view_prompts}' and view_words is false, so that no view is named; choose "
+                "view_words=true or view_prompts=bins"
+            )
+        if self.view_prompts == "perp-neg" and self.guider.name != "cfg":
+            raise ConfigError(
+                f"guider.name is '{self.guider.name}' and view_prompts is 'perp-neg', which mixes the predictions in "
+                "its own way; choose guider.name=cfg or view_prompts=interpolated"
+            )
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ConfigError(f"betas is {list(self.betas)}; choose two numbers in [0, 1)")
         for name in ("entry_clip", "norm_clip"):
             ramp: Ramp = getattr(self, name)
             for value in (ramp.initial, ramp.final):
                 if not 0.0 <= value < math.inf:
                     raise ConfigError(f"{name} is {value}; choose 0 (off) or a positive bound")
-        if self.pixel_clip < 0.0:
+        if not 0.0 <= self.pixel_clip < math.inf:
             raise ConfigError(f"pixel_clip is {self.pixel_clip}; choose 0 (off) or a positive size")
         if self.guidance.needs_falling_time and not self.time.falls:
             name, time = (type(part).registered_name for part in (self.guidance, self.time))  # type: ignore[attr-defined]

@@ -64,12 +64,12 @@ def test_overrides_survive_a_round_trip(override: str) -> None:
 
 def test_values_arrive_with_their_types() -> None:
     config = load_config(
-        "gaussian", ["steps=100_000", "time.min=1e-3", "betas=[0, 1]", "guidance.cfg_scale=4"]
+        "gaussian", ["steps=100_000", "time.min=1e-3", "betas=[0, 0.5]", "guidance.cfg_scale=4"]
     )
     stage = config.stages[0]
     assert stage.steps == 100000
     assert stage.time.min == constant(0.001)  # type: ignore[attr-defined]
-    assert stage.betas == (0.0, 1.0)
+    assert stage.betas == (0.0, 0.5)
     assert stage.guidance.cfg_scale == constant(4.0)  # type: ignore[attr-defined]
 
 
@@ -109,6 +109,9 @@ MESSAGES = {
     "stages=3": "stages does not name a stage's setting; write stages.N.key with N from 0 to 0",
     "stages.0.stpes=3": "stages.0.stpes is not a setting of a stage. Did you mean 'steps'? Known: ",
     "betas=[1]": "stages.0.betas is [1]; it must be [a number, a number]",
+    "betas=[1.5, 0.9]": "stages.0: betas is [1.5, 0.9]; choose two numbers in [0, 1)",
+    "betas=[nan, 0.9]": "stages.0.betas.0 is nan; choose a finite number",
+    "pixel_clip=nan": "stages.0.pixel_clip is nan; choose a finite number",
     "betas=[1": "betas=[1 is not valid: write lists as [1, 2], mappings as {a: 1}",
     "conditioning=foo": "stages.0.conditioning is 'foo'; it must be one of text, camera, multiview",
     "view_words=maybe": "stages.0.view_words is 'maybe'; it must be true or false",
@@ -140,6 +143,18 @@ def test_refusals_name_the_key_and_the_remedy(override: str) -> None:
     assert (
         message.startswith(expected) if expected[-2:] in (": ", "f ", " (") else message == expected
     )
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("view_words=false", "view_prompts is 'perp-neg' and view_words is false.*view_words=true"),
+        ("guider=apg", "guider.name is 'apg' and view_prompts is 'perp-neg'.*guider.name=cfg"),
+    ],
+)
+def test_what_perp_neg_would_leave_out_is_refused(other: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("gaussian", ["view_prompts=perp-neg", other], "x")
 
 
 def test_unknown_preset() -> None:

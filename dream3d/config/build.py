@@ -65,7 +65,7 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where} is {value}; choose a finite number")
     if isinstance(value, dict):
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _plain(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{where}.{index}") for index, item in enumerate(value)]
     return value
@@ -110,7 +110,8 @@ def _merged(schema: Any, values: dict[str, Any], where: str) -> Any:
         schema,
         {key: _plain(value, f"{where}.{key}" if where else key) for key, value in values.items()},
     )
-    OmegaConf.to_container(merged, resolve=True)
+    # Text such as "nan" is a number only now.
+    _plain(OmegaConf.to_container(merged, resolve=True), where)
     return merged
 
 
