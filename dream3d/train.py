@@ -103,7 +103,7 @@ class StepReport:
 def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam:
     """Adam with one named group per parameter; learning rates come from the scene at each step."""
     groups = [{"params": [p], "name": name} for name, p in scene.parameters().items()]
-    return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-15)
+    return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-15, fused=True)
 
 
 def with_reference(cameras: CameraBatch, state: TrainState) -> CameraBatch:
