@@ -178,6 +178,9 @@ def read_out(
     """A step's numbers, and the names of the parameters whose gradient is not finite.
 
     Everything crosses from the device to the host at once: the only moment of a step at which the host waits.
+
+    Raises:
+        ValueError: a metric is no single number.
     """
     names, finite = [], []
     for group in optimizer.param_groups:
@@ -186,6 +189,11 @@ def read_out(
                 names.append(group["name"])
                 finite.append(torch.isfinite(p.grad).all())
     on_device = {name: x for name, x in scalars.items() if isinstance(x, Tensor)}
+    for name, x in on_device.items():
+        if x.numel() != 1:
+            raise ValueError(
+                f"the metric '{name}' has shape {tuple(x.shape)}; report one number, such as its mean"
+            )
     parts = [*on_device.values(), *finite]
     if not parts:
         return {name: float(x) for name, x in scalars.items()}, []

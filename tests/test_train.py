@@ -20,7 +20,7 @@ from dream3d.run import make_companion
 from dream3d.scenes.canvas import Canvas, CanvasConfig
 from dream3d.schedules import Ramp, constant
 from dream3d.time_samplers import AnnealedTime
-from dream3d.train import PATIENCE, StepReport, TrainState, make_optimizer, train_stage
+from dream3d.train import PATIENCE, StepReport, TrainState, make_optimizer, read_out, train_stage
 from guidance import GUIDANCE, Guidance, GuidanceOutput, Views
 from guidance.clips import clip_pixels
 from guidance.sds import SDS
@@ -100,6 +100,11 @@ def test_the_gradient_is_subtracted_and_divided_by_the_views() -> None:
     assert parameter.grad is not None
     torch.testing.assert_close(parameter.grad, 0.5 / 192 * 2.0 * image * (1.0 - image))
     assert (parameter < before).all()
+
+
+def test_a_metric_of_several_numbers_is_named() -> None:
+    with pytest.raises(ValueError, match=r"the metric 'norm' has shape \(4,\)"):
+        read_out({"norm": torch.zeros(4)}, torch.optim.SGD([torch.zeros(1)]))
 
 
 def test_pixel_clip_bounds_the_gradient_and_keeps_its_direction() -> None:

@@ -21,6 +21,7 @@ from dream3d.bootstrap import improved
 from dream3d.cameras import orbit_cameras
 from dream3d.companion import Companion, CompanionPair
 from dream3d.diffusion import Prediction, TableSchedule, per_sample
+from dream3d.errors import NumericsError
 from dream3d.priors.base import Condition, Prior
 from dream3d.schedules import constant
 from guidance.base import GUIDANCE, Guidance, Views
@@ -308,6 +309,7 @@ def run_toy(
 
     Raises:
         ConfigError: an unknown method.
+        NumericsError: a method's particles are not finite.
     """
     outcomes = []
     for name in methods:
@@ -317,5 +319,12 @@ def run_toy(
         for case in CASES:
             prior = ToyPrior(TARGET[case])
             particles, cost = follow(configured(name, case, recipe), prior, recipe, count, seed)
+            lost = int((~particles.isfinite()).sum())
+            if lost:
+                raise NumericsError(
+                    f"{name}, {case}: {lost} of {count} particles are no finite numbers. Latents are single numbers "
+                    "here and in the plain case both prompts are equal, so differences and norms may be 0: guard "
+                    "divisions by them; if it diverges, give it a smaller rate (RECIPES in dream3d/bench/toy.py)"
+                )
             outcomes.append(Outcome(name, case, particles, cost))
     return outcomes

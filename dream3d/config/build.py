@@ -110,7 +110,11 @@ def _merged(schema: Any, values: dict[str, Any], where: str) -> Any:
         schema,
         {key: _plain(value, f"{where}.{key}" if where else key) for key, value in values.items()},
     )
-    OmegaConf.to_container(merged, resolve=True)
+    typed: Any = OmegaConf.to_container(merged, resolve=True)
+    for key in values:
+        if isinstance(typed[key], float) and not math.isfinite(typed[key]):
+            path = f"{where}.{key}" if where else key
+            raise ConfigError(f"{path} is {typed[key]}; choose a finite number")
     return merged
 
 
