@@ -1,5 +1,6 @@
 """The loop: one stage of an optimisation, read from top to bottom."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -182,26 +183,27 @@ def read_out(
     Raises:
         ValueError: a metric is no single number.
     """
-    names, finite = [], []
+    names, extremes = [], []
     for group in optimizer.param_groups:
         for p in group["params"]:
-            if p.grad is not None:
+            if p.grad is not None and p.grad.numel():
                 names.append(group["name"])
-                finite.append(torch.isfinite(p.grad).all())
+                # Not finite if an entry is not, and found in one pass over them.
+                extremes += torch.aminmax(p.grad)
     on_device = {name: x for name, x in scalars.items() if isinstance(x, Tensor)}
     for name, x in on_device.items():
         if x.numel() != 1:
             raise ValueError(
                 f"the metric '{name}' has shape {tuple(x.shape)}; report one number, such as its mean"
             )
-    parts = [*on_device.values(), *finite]
+    parts = [*on_device.values(), *extremes]
     if not parts:
         return {name: float(x) for name, x in scalars.items()}, []
-    device = parts[-1].device
-    read = torch.stack([x.detach().to(device, torch.float64).reshape(()) for x in parts]).tolist()
+    with torch.no_grad():
+        read = torch.stack([x.to(parts[-1].device).reshape(()) for x in parts]).tolist()
     numbers = {**scalars, **dict(zip(on_device, read, strict=False))}
-    flags = read[len(on_device) :]
-    broken = [name for name, flag in zip(names, flags, strict=True) if not flag]
+    low, high = read[len(on_device) :: 2], read[len(on_device) + 1 :: 2]
+    broken = [n for n, a, b in zip(names, low, high, strict=True) if not math.isfinite(b - a)]
     return {name: float(x) for name, x in numbers.items()}, broken
 
 

@@ -55,8 +55,7 @@ class DistributionMapping(Guidance):
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         pair = (views.condition, negative_or_empty(views))
         text, away = predict_each(prior, z_t, views.t, *pair)
-        alpha = per_sample(prior.schedule.alpha(views.t), z_t)
-        sigma = per_sample(prior.schedule.sigma(views.t), z_t)
+        alpha, sigma = prior.schedule.levels(views.t, z_t)
         x0 = (z_t - sigma * text) / alpha
         mapped = affine_fit(x0, views.z, views.condition.views_per_object)
         c = {

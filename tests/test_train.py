@@ -143,6 +143,35 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
     assert not torch.equal(reports[5].images, reports[7].images)
 
 
+def test_numbers_are_read_and_whatever_is_not_finite_is_named() -> None:
+    inf, largest = float("inf"), torch.finfo(torch.float32).max
+    grads = {
+        "fine": [largest, -largest, largest],
+        "none": [],
+        "nan": [0.0, float("nan"), 1.0],
+        "up": [inf, 0.0],
+        "down": [-inf, 1.0],
+        "both": [inf, -inf],
+        "half": torch.tensor([1.0, 2.0], dtype=torch.float16),
+    }
+    groups = []
+    for name, grad in grads.items():
+        p = torch.nn.Parameter(torch.zeros_like(torch.as_tensor(grad)))
+        p.grad = torch.as_tensor(grad)
+        groups.append({"params": [p], "name": name})
+    unused = {"params": [torch.nn.Parameter(torch.zeros(2))], "name": "unused"}
+    third = torch.tensor(1.0 / 3.0, requires_grad=True)
+    scalars = {
+        "a": third,
+        "b": 2.5,
+        "c": torch.tensor(3),
+        "d": torch.tensor(0.1, dtype=torch.float64),
+    }
+    numbers, broken = read_out(scalars, torch.optim.SGD([*groups, unused], lr=0.1))
+    assert broken == ["nan", "up", "down", "both"]
+    assert numbers == {"a": third.item(), "b": 2.5, "c": 3.0, "d": 0.1}
+
+
 def test_too_many_of_them_end_the_run_with_advice() -> None:
     bad = frozenset(range(5, 100))
     with pytest.raises(NumericsError, match=rf"pixels was not finite {PATIENCE} steps .*time\.min"):

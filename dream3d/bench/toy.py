@@ -20,7 +20,7 @@ from torch import Tensor
 from dream3d.bootstrap import improved
 from dream3d.cameras import orbit_cameras
 from dream3d.companion import Companion, CompanionPair
-from dream3d.diffusion import Prediction, TableSchedule, per_sample
+from dream3d.diffusion import Prediction, TableSchedule
 from dream3d.errors import NumericsError
 from dream3d.priors.base import Condition, Prior
 from dream3d.schedules import constant
@@ -108,8 +108,7 @@ class ToyPrior(Prior):
     def predict(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        alpha = per_sample(self.schedule.alpha(t), z_t)
-        sigma = per_sample(self.schedule.sigma(t), z_t)
+        alpha, sigma = self.schedule.levels(t, z_t)
         asked = condition.tokens.reshape(-1, 1, 1, 1) == PROMPT
         eps = self._eps(BOTH, z_t, alpha, sigma)
         if self.prompt is not BOTH:
@@ -143,8 +142,7 @@ class ParticleCompanion(Companion):
     def output(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        alpha = per_sample(self.schedule.alpha(t), z_t)
-        sigma = per_sample(self.schedule.sigma(t), z_t)
+        alpha, sigma = self.schedule.levels(t, z_t)
         if condition.cameras is not None:
             return Prediction(self.particles, "x0", z_t, alpha, sigma)
         x, a, s = self.particles.flatten(), alpha.flatten()[:, None], sigma.flatten()[:, None]
