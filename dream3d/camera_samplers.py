@@ -25,10 +25,8 @@ class CameraSampler(ABC):
 CAMERA_SAMPLERS: Registry[CameraSampler] = Registry("cameras", "dream3d.camera_samplers")
 
 
-def _uniform(
-    low: float, high: float, count: int, generator: torch.Generator
-) -> Float[Tensor, " count"]:
-    return low + (high - low) * torch.rand(count, generator=generator)
+def _between(low: float, high: float, share: Float[Tensor, " count"]) -> Float[Tensor, " count"]:
+    return low + (high - low) * share
 
 
 def _check_range(name: str, values: tuple[float, float], low: float, high: float) -> None:
@@ -84,20 +82,23 @@ class OrbitCameras(CameraSampler):
     def __call__(
         self, views: int, size: int, progress: float, generator: torch.Generator
     ) -> CameraBatch:
-        if self.spread:
-            start = _uniform(0.0, 360.0, 1, generator)
-            jitter = self.azimuth_jitter_deg * _uniform(-1.0, 1.0, views, generator)
-            azimuth = start + torch.arange(views) * (360.0 / views) + jitter
-        else:
-            azimuth = _uniform(0.0, 360.0, views, generator)
         draws = 1 if self.shared_elevation else views
-        elevation = _uniform(*self.elevation_deg, draws, generator)
-        above = _uniform(*self.overhead_elevation_deg, draws, generator)
-        overhead = torch.rand(draws, generator=generator) < self.overhead_share
-        deviation = 1.0 + self.distance_jitter * _uniform(-1.0, 1.0, draws, generator)
+        sizes = [*([1, views] if self.spread else [views, 0]), draws, draws, draws, draws]
+        drawn = torch.rand(sum(sizes), generator=generator).split(sizes)
+        turn, jitter, level, top, chance, deviation = drawn
+        azimuth = _between(0.0, 360.0, turn)
+        if self.spread:
+            jitter = self.azimuth_jitter_deg * _between(-1.0, 1.0, jitter)
+            azimuth = azimuth + torch.arange(views) * (360.0 / views) + jitter
+        elevation = torch.where(
+            chance < self.overhead_share,
+            _between(*self.overhead_elevation_deg, top),
+            _between(*self.elevation_deg, level),
+        )
+        deviation = 1.0 + self.distance_jitter * _between(-1.0, 1.0, deviation)
         return orbit_cameras(
             azimuth % 360.0,
-            torch.where(overhead, above, elevation).expand(views),
+            elevation.expand(views),
             (self.distance * deviation).expand(views),
             self.fovy_deg,
             size,

@@ -147,18 +147,18 @@ def orbit_cameras(
     )
     height, width = (size, size) if isinstance(size, int) else size
     az, el = torch.deg2rad(azimuth), torch.deg2rad(elevation)
-    outward = torch.stack([az.sin() * el.cos(), el.sin(), az.cos() * el.cos()], dim=-1)
+    ahead, aside, level = az.cos(), az.sin(), el.cos()
+    zero, one, cx, cy = (torch.full_like(az, x) for x in (0.0, 1.0, 0.5 * width, 0.5 * height))
+    outward = torch.stack([aside * level, el.sin(), ahead * level], dim=-1)
     # `right` follows from the azimuth alone, so that a camera straight overhead is still well defined.
-    right = torch.stack([az.cos(), torch.zeros_like(az), -az.sin()], dim=-1)
+    right = torch.stack([ahead, zero, -aside], dim=-1)
     forward = -outward
-    down = torch.linalg.cross(forward, right)
-    c2w = torch.eye(4, device=azimuth.device).repeat(len(azimuth), 1, 1)
-    c2w[:, :3, :3] = torch.stack([right, down, forward], dim=-1)
-    c2w[:, :3, 3] = outward * radius[:, None]
+    axes = [right, torch.linalg.cross(forward, right), forward, outward * radius[:, None]]
+    last = torch.stack([zero, zero, zero, one], dim=-1)[:, None]
+    c2w = torch.cat([torch.stack(axes, dim=-1), last], dim=1)
     focal = 0.5 * height / torch.tan(0.5 * torch.deg2rad(fovy))
-    K = torch.zeros(len(azimuth), 3, 3, device=azimuth.device)
-    K[:, 0, 0] = K[:, 1, 1] = focal
-    K[:, 0, 2], K[:, 1, 2], K[:, 2, 2] = 0.5 * width, 0.5 * height, 1.0
+    entries = [focal, zero, cx, zero, focal, cy, zero, zero, one]
+    K = torch.stack(entries, dim=-1).reshape(-1, 3, 3)
     return CameraBatch(c2w, K, height, width, azimuth, elevation, radius)
 
 

@@ -54,27 +54,34 @@ class Checkpoint:
     companion_optimizer: dict[str, Tensor] = field(default_factory=dict)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state by "group name/quantity"; hyper-parameters come from the configuration."""
+def _named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's parameters by name: a group has several `names`, or one `name` for its one parameter."""
     return {
-        f"{group['name']}/{quantity}": value
+        name: parameter
         for group in optimizer.param_groups
-        for quantity, value in optimizer.state.get(group["params"][0], {}).items()
+        for name, parameter in zip(
+            group.get("names") or [group["name"]], group["params"], strict=True
+        )
+    }
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by "parameter's name/quantity"; hyper-parameters come from the configuration."""
+    return {
+        f"{name}/{quantity}": value
+        for name, parameter in _named_parameters(optimizer).items()
+        for quantity, value in optimizer.state.get(parameter, {}).items()
     }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned, onto an optimiser with the same group names."""
-    for group in optimizer.param_groups:
-        parameter = group["params"][0]
-        state = {}
-        for key, value in tensors.items():
-            name, _, quantity = key.rpartition("/")
-            if name == group["name"]:
-                # Adam keeps its step counter on the CPU whatever the parameter's device.
-                state[quantity] = value if quantity == "step" else value.to(parameter.device)
-        if state:
-            optimizer.state[parameter] = state
+    """Put back what `optimizer_tensors` returned, onto a fused optimiser of parameters with the same names."""
+    named = _named_parameters(optimizer)
+    for key, value in tensors.items():
+        name, _, quantity = key.rpartition("/")
+        if name in named:
+            # A fused optimiser keeps its step counter where the parameter is.
+            optimizer.state[named[name]][quantity] = value.to(named[name].device)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,6 +8,7 @@ different names.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -27,6 +28,12 @@ class NoiseSchedule(ABC):
     @abstractmethod
     def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Noise coefficient, increasing in t."""
+
+    def levels(
+        self, t: Float[Tensor, " B"], like: Float[Tensor, "B ..."]
+    ) -> tuple[Float[Tensor, "B ..."], Float[Tensor, "B ..."]]:
+        """Both coefficients, shaped to multiply `like`: [B, 1, 1, ...]."""
+        return per_sample(self.alpha(t), like), per_sample(self.sigma(t), like)
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,24 @@ class TableSchedule(NoiseSchedule):
         last = len(self.alphas_cumprod) - 1
         return (t * last).round().long().clamp(0, last)
 
+    @cached_property
+    def _table(self) -> Float[Tensor, "2 T"]:
+        return torch.stack([self.alphas_cumprod, 1.0 - self.alphas_cumprod]).sqrt()
+
+    def _both(self, t: Float[Tensor, " B"]) -> Float[Tensor, "2 B"]:
+        return self._table.to(t.device)[:, self.index(t)]
+
     def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        table = self.alphas_cumprod.to(t.device)
-        return table[self.index(t)].sqrt().to(t.dtype)
+        return self._both(t)[0].to(t.dtype)
 
     def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        table = self.alphas_cumprod.to(t.device)
-        return (1.0 - table[self.index(t)]).sqrt().to(t.dtype)
+        return self._both(t)[1].to(t.dtype)
+
+    def levels(
+        self, t: Float[Tensor, " B"], like: Float[Tensor, "B ..."]
+    ) -> tuple[Float[Tensor, "B ..."], Float[Tensor, "B ..."]]:
+        alpha, sigma = self._both(t)
+        return per_sample(alpha, like), per_sample(sigma, like)
 
 
 def per_sample(coefficient: Float[Tensor, " B"], like: Tensor) -> Tensor:
@@ -86,7 +104,8 @@ def add_noise(
     t: Float[Tensor, " B"],
 ) -> Float[Tensor, "B ..."]:
     """z_t = alpha(t) x0 + sigma(t) noise."""
-    return per_sample(schedule.alpha(t), x0) * x0 + per_sample(schedule.sigma(t), x0) * noise
+    alpha, sigma = schedule.levels(t, x0)
+    return alpha * x0 + sigma * noise
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,7 @@ class OraclePrior(Prior):
         if condition.cameras is None:
             raise ValueError("the oracle needs cameras; choose conditioning camera or multiview")
         with torch.no_grad():
-            alpha = per_sample(self.schedule.alpha(t), z_t)
-            sigma = per_sample(self.schedule.sigma(t), z_t)
+            alpha, sigma = self.schedule.levels(t, z_t)
             rgb, coverage = self._seen(condition.cameras)
             named = per_sample(condition.tokens.flatten(), z_t)
             std = self.empty_std + (self.std - self.empty_std) * named

@@ -22,6 +22,11 @@ def suggestion(name: str, known: list[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
+def _place(entry: type) -> str:
+    """Where a class is written: module and name."""
+    return f"{entry.__module__}.{entry.__qualname__}"
+
+
 class Registry(Generic[T]):
     """Classes by name, discovered by importing every module of one package (or the one module named)."""
 
@@ -36,9 +41,11 @@ class Registry(Generic[T]):
 
         def add(entry: Entry) -> Entry:
             taken = self._entries.get(name)
-            if taken is not None and taken.__qualname__ != entry.__qualname__:
+            # The same class again is a module that was read anew; a copy of a file is another class.
+            if taken is not None and _place(taken) != _place(entry):
                 raise ValueError(
-                    f"{self.kind} name '{name}' is already used by {taken.__qualname__}"
+                    f"{self.kind} name '{name}' is already used by {_place(taken)}; register "
+                    f"{_place(entry)} under another name"
                 )
             self._entries[name] = entry  # pyright: ignore[reportArgumentType]  # Entry is a subclass of T
             entry.registered_name = name

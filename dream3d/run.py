@@ -153,6 +153,44 @@ def next_scene(
     return stage.scene.create(generator, device)
 
 
+def _next(
+    stage: Stage,
+    scene: Scene,
+    prior: Prior,
+    state: TrainState,
+    device: torch.device,
+    phases: Phases,
+) -> tuple[Scene, TrainState]:
+    """Scene and state that a stage after the first begins with."""
+    with phases("convert"):
+        scene = next_scene(stage, scene, state.generator, device)
+        scene = with_latent_colors(scene, prior)
+    optimizer = make_optimizer(scene, stage.betas)
+    companion = make_companion(stage, prior, state.seed)
+    return scene, replace(state, step=0, optimizer=optimizer, companion=companion, skipped=0)
+
+
+def _checked(config: RunConfig, prior: Prior, share: ViewShare) -> Prior:
+    """The prior, if it can make what `config` asks for.
+
+    Raises:
+        PromptError, ConfigError: it cannot; or the processes cannot share the run's views.
+    """
+    prior.check_prompt(config.prompt)
+    if config.negative_prompt:
+        prior.check_prompt(config.negative_prompt)
+    check_run(config, prior)
+    check_share(config, share)
+    return prior
+
+
+def _ask_at_once(config: RunConfig, prior: Prior, second: Second | None) -> None:
+    """What is loaded already may have been asked about more at once than memory suffices for."""
+    prior.ask_at_once(getattr(config.prior, "chunk", 0))
+    if second is not None and config.second is not None:
+        second.prior.ask_at_once(getattr(config.second.prior, "chunk", 0))
+
+
 def load_second(
     config: RunConfig, device: torch.device, reference: Reference | None
 ) -> Second | None:
@@ -207,6 +245,22 @@ def companion_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
+def _checkpoint(
+    stage: int, scene: Scene, state: TrainState, seconds: float, identity: str
+) -> Checkpoint:
+    return Checkpoint(
+        stage=stage,
+        step=state.step,
+        skipped=state.skipped,
+        seconds=seconds,
+        fingerprint=identity,
+        generator=state.generator.get_state(),
+        scene=scene.state(),
+        optimizer=optimizer_tensors(state.optimizer),
+        **companion_tensors(state),
+    )
+
+
 def run_system(
     config: RunConfig,
     run_directory: Path,
@@ -241,19 +295,11 @@ def run_system(
     store = CheckpointStore(run_directory / "checkpoints", identity or fingerprint(config))
     found = store.load_newest() if resume else None
     with phases("load"):
-        prior = config.prior.load(device) if prior is None else prior
-        prior.check_prompt(config.prompt)
-        if config.negative_prompt:
-            prior.check_prompt(config.negative_prompt)
-        check_run(config, prior)
-        check_share(config, share)
+        prior = _checked(config, config.prior.load(device) if prior is None else prior, share)
         reference = load_reference(config.reference)
         prior = _shown(prior, reference, device)
         second = load_second(config, device, reference) if second is None else second
-        # What is loaded already may have been asked about more at once than memory suffices for.
-        prior.ask_at_once(getattr(config.prior, "chunk", 0))
-        if second is not None and config.second is not None:
-            second.prior.ask_at_once(getattr(config.second.prior, "chunk", 0))
+        _ask_at_once(config, prior, second)
         prompts = view_prompts(config, prior, config.negative_prompt)
         index, scene, state = _start(config, found, prior, device, share)
         state.reference, state.second = reference, second
@@ -272,19 +318,7 @@ def run_system(
         if saved == (index, state.step) or share.rank > 0:
             return
         with phases("checkpoint"):
-            store.save(
-                Checkpoint(
-                    stage=index,
-                    step=state.step,
-                    skipped=state.skipped,
-                    seconds=seconds(),
-                    fingerprint=store.fingerprint,
-                    generator=state.generator.get_state(),
-                    scene=scene.state(),
-                    optimizer=optimizer_tensors(state.optimizer),
-                    **companion_tensors(state),
-                )
-            )
+            store.save(_checkpoint(index, scene, state, seconds(), store.fingerprint))
         saved = (index, state.step)
 
     def after_step(report: StepReport) -> None:
@@ -306,13 +340,7 @@ def run_system(
                 if index + 1 == len(config.stages):
                     break
                 index += 1
-                following = config.stages[index]
-                with phases("convert"):
-                    scene = next_scene(following, scene, state.generator, device)
-                    scene = with_latent_colors(scene, prior)
-                optimizer = make_optimizer(scene, following.betas)
-                companion = make_companion(following, prior, config.seed)
-                state = replace(state, step=0, optimizer=optimizer, companion=companion, skipped=0)
+                scene, state = _next(config.stages[index], scene, prior, state, device, phases)
         except Cancelled:
             save()
             if index + 1 < len(config.stages) or state.step < config.stages[index].steps:

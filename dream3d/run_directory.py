@@ -227,13 +227,3 @@ class RunDirectory:
         if rows:
             lines = [json.dumps(row, allow_nan=False) + "\n" for row in kept]
             write_text(self.path / "metrics.jsonl", "".join(lines))
-
-    def is_busy(self) -> bool:
-        """Whether a process is working on the run right now."""
-        if not self.path.is_dir():
-            return False
-        try:
-            with self.locked():
-                return False
-        except ConfigError:
-            return True

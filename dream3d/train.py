@@ -1,5 +1,6 @@
 """The loop: one stage of an optimisation, read from top to bottom."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -103,7 +104,7 @@ class StepReport:
 def make_optimizer(scene: Scene, betas: tuple[float, float]) -> torch.optim.Adam:
     """Adam with one named group per parameter; learning rates come from the scene at each step."""
     groups = [{"params": [p], "name": name} for name, p in scene.parameters().items()]
-    return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-15)
+    return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-15, fused=True)
 
 
 def with_reference(cameras: CameraBatch, state: TrainState) -> CameraBatch:
@@ -178,22 +179,31 @@ def read_out(
     """A step's numbers, and the names of the parameters whose gradient is not finite.
 
     Everything crosses from the device to the host at once: the only moment of a step at which the host waits.
+
+    Raises:
+        ValueError: a metric is no single number.
     """
-    names, finite = [], []
+    names, extremes = [], []
     for group in optimizer.param_groups:
         for p in group["params"]:
-            if p.grad is not None:
+            if p.grad is not None and p.grad.numel():
                 names.append(group["name"])
-                finite.append(torch.isfinite(p.grad).all())
+                # Not finite if an entry is not, and found in one pass over them.
+                extremes += torch.aminmax(p.grad)
     on_device = {name: x for name, x in scalars.items() if isinstance(x, Tensor)}
-    parts = [*on_device.values(), *finite]
+    for name, x in on_device.items():
+        if x.numel() != 1:
+            raise ValueError(
+                f"the metric '{name}' has shape {tuple(x.shape)}; report one number, such as its mean"
+            )
+    parts = [*on_device.values(), *extremes]
     if not parts:
         return {name: float(x) for name, x in scalars.items()}, []
-    device = parts[-1].device
-    read = torch.stack([x.detach().to(device, torch.float64).reshape(()) for x in parts]).tolist()
+    with torch.no_grad():
+        read = torch.stack([x.to(parts[-1].device).reshape(()) for x in parts]).tolist()
     numbers = {**scalars, **dict(zip(on_device, read, strict=False))}
-    flags = read[len(on_device) :]
-    broken = [name for name, flag in zip(names, flags, strict=True) if not flag]
+    low, high = read[len(on_device) :: 2], read[len(on_device) + 1 :: 2]
+    broken = [n for n, a, b in zip(names, low, high, strict=True) if not math.isfinite(b - a)]
     return {name: float(x) for name, x in numbers.items()}, broken
 
 

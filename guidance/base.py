@@ -160,7 +160,15 @@ def gradient_as_loss(
 
     Both are those of threestudio's 0.5 ||z - stopgrad(z - grad)||^2 / B, which however rounds small gradients away
     beside large latents; the inner product does not.
+
+    Raises:
+        ValueError: the gradient is of another shape, which would be spread over the latents in silence.
     """
+    if grad.shape != z.shape:
+        raise ValueError(
+            f"the guidance's gradient has shape {tuple(grad.shape)} where the latents have {tuple(z.shape)}; "
+            "GuidanceOutput.grad is one entry for each of theirs"
+        )
     grad = grad.detach()
     inner = (z * grad).sum()
     return (inner - inner.detach() + 0.5 * (grad**2).sum()) / z.shape[0]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.diffusion import Prediction
+from dream3d.diffusion import Prediction, per_sample
 from dream3d.priors.base import Condition, Prior
 from guidance.base import Sides, Views
 from guidance.guiders import rescaled
@@ -23,10 +23,9 @@ def cfg_evaluations(scale: float) -> int:
     return 1 if scale in (0.0, 1.0) else 2
 
 
-def _std_per_object(x: Float[Tensor, "B C H W"], views_per_object: int) -> Float[Tensor, "B 1 1 1"]:
-    """Standard deviation over all views of an object and all their entries, one value per sample."""
-    std = x.reshape(x.shape[0] // views_per_object, -1).std(dim=1)
-    return std.repeat_interleave(views_per_object).reshape(-1, 1, 1, 1)
+def _std(x: Float[Tensor, "B C H W"], views_per_object: int) -> Float[Tensor, " N"]:
+    """Standard deviation over all views of an object and all their entries, of each object."""
+    return x.reshape(x.shape[0] // views_per_object, -1).std(dim=1)
 
 
 @runtime_checkable
@@ -73,8 +72,9 @@ def guided(
     x0 = prediction.x0
     if rescale > 0.0:
         per_object = views.condition.views_per_object
-        ratio = _std_per_object(plain.x0, per_object) / _std_per_object(x0, per_object)
-        x0 = x0 * (rescale * ratio + (1.0 - rescale))
+        ratio = _std(plain.x0, per_object) / _std(x0, per_object)
+        factor = (rescale * ratio + (1.0 - rescale)).repeat_interleave(per_object)
+        x0 = x0 * per_sample(factor, x0)
     if clamp_x0 > 0.0:
         x0 = x0.clamp(-clamp_x0, clamp_x0)
     return Prediction(x0, "x0", z_t, prediction.alpha, prediction.sigma)

@@ -59,8 +59,7 @@ class DistributionMapping(Guidance):
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         scale = self.cfg_scale(views.progress)
         prediction, plain = guided_and_plain(prior, z_t, views.t, views, scale)
-        alpha = per_sample(prior.schedule.alpha(views.t), z_t)
-        sigma = per_sample(prior.schedule.sigma(views.t), z_t)
+        alpha, sigma = prior.schedule.levels(views.t, z_t)
         mapped = affine_fit(plain.x0, views.z, views.condition.views_per_object)
         c = {
             "constant": torch.ones_like(views.t),

@@ -57,7 +57,8 @@ def noise_level(
     schedule: NoiseSchedule, t: Float[Tensor, " B"], like: Tensor
 ) -> Float[Tensor, "B 1 1 1"]:
     """lambda = sigma / alpha, broadcastable to `like`."""
-    return per_sample(schedule.sigma(t), like) / per_sample(schedule.alpha(t), like)
+    alpha, sigma = schedule.levels(t, like)
+    return sigma / alpha
 
 
 def euler_step(

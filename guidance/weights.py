@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.diffusion import NoiseSchedule, per_sample
+from dream3d.diffusion import NoiseSchedule
 from dream3d.priors.base import Prior
 from guidance.base import GuidanceOutput, Views
 
@@ -24,7 +24,7 @@ def weight_at(
     kind: Weight, schedule: NoiseSchedule, t: Float[Tensor, " B"], like: Tensor
 ) -> Tensor:
     """w(t) per sample, broadcastable to `like`."""
-    alpha, sigma = per_sample(schedule.alpha(t), like), per_sample(schedule.sigma(t), like)
+    alpha, sigma = schedule.levels(t, like)
     match kind:
         case "uniform":
             return torch.ones_like(sigma)

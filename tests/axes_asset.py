@@ -64,9 +64,6 @@ class MeshAsset(Scene):
     def regularisation(self, output, progress):
         return {}
 
-    def density_control(self, optimizer, progress, step, generator):
-        pass
-
     def state(self):
         return {}
 

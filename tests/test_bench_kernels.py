@@ -146,6 +146,14 @@ def test_tasks_of_a_gpu_name_backends_and_compute(task):
     assert device_kernels._taking_part(task, torch.device("cuda"))[0].name == "torch"
 
 
+def time_task(task, rounds):
+    made, cpu = device_kernels.Bout(task, task.make("cpu")), torch.device("cpu")
+    return [
+        device_kernels.time_backend(made, backend, rounds, cpu)
+        for backend in device_kernels._taking_part(task, cpu)
+    ]
+
+
 @pytest.mark.parametrize("op", SMALL)
 def test_backends_are_timed_beside_the_reference_on_one_device(op):
     only = {"march": ("torch", "warp"), "composite": ("torch", "warp")}.get(op, ())
@@ -153,7 +161,7 @@ def test_backends_are_timed_beside_the_reference_on_one_device(op):
     if op == "hash_grid":
         only = ("torch", "warp")
     task = device_kernels.Task(op, "tiny", renderer, lambda device: SMALL[op](device=device), only)
-    rows = device_kernels.time_task(task, 2, torch.device("cpu"))
+    rows = time_task(task, 2)
     assert rows[0]["backend"] == "torch" and rows[0]["ratio"] == 1.0 and rows[0]["difference"] == 0
     assert [row["backend"] for row in rows] == ["torch", "warp"]
     for row in rows[1:]:
@@ -170,7 +178,7 @@ def test_a_backend_that_fails_or_differs_gets_no_ratio():
         return run
 
     task = device_kernels.Task("march", "tiny", "volume", make, ("torch", "warp"))
-    rows = device_kernels.time_task(task, 1, torch.device("cpu"))
+    rows = time_task(task, 1)
     assert "no kernel image" in rows[1]["skipped"] or "not installed" in rows[1]["skipped"]
     other = device_kernels.Task(
         "march",
@@ -179,7 +187,7 @@ def test_a_backend_that_fails_or_differs_gets_no_ratio():
         lambda device: lambda backend: [torch.full((2,), 1.0 if backend == "torch" else 1.1)],
         ("torch", "warp"),
     )
-    rows = device_kernels.time_task(other, 1, torch.device("cpu"))
+    rows = time_task(other, 1)
     assert "skipped" in rows[1] or rows[1]["ratio"] is None
 
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dream3d.bench import toy
 from dream3d.bench.toy import BOTH, RIGHT, Outcome, Recipe, ToyPrior, follow, run_toy
 from dream3d.cli.main import main
+from dream3d.errors import NumericsError
 from dream3d.priors.base import Condition
 from dream3d.schedules import constant
 from guidance import GUIDANCE
@@ -51,6 +53,13 @@ def test_its_prediction_is_the_score_of_the_noised_density(prompt) -> None:  # t
         condition = Condition(prior.embed([words] * 3))
         got = prior.predict(z.detach().reshape(3, 1, 1, 1), t, condition).eps.flatten()
         torch.testing.assert_close(got, -sigma * score)
+
+
+def test_a_rule_that_divides_by_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = torch.tensor([1.0, math.nan, 2.0])
+    monkeypatch.setattr(toy, "follow", lambda *arguments: (lost, 2.0))
+    with pytest.raises(NumericsError, match="sds, plain: 1 of 3 particles are no finite numbers"):
+        run_toy(["sds"], 3)
 
 
 def test_the_flow_with_fixed_noise_samples_the_mixture() -> None:

@@ -8,8 +8,10 @@ import torch
 from test_guidance_laws import Dirac, NonlinearPrior, Twin, make_views
 from tiny_prior import tiny_components
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dream3d.cameras import orbit_cameras
+from dream3d.checkpoint import optimizer_tensors
 from dream3d.companion import (
     Companion,
     CompanionSettings,
@@ -84,6 +86,28 @@ def test_training_moves_the_companion_and_never_the_prior(cameras: bool) -> None
     for name, p in unet.named_parameters():
         if name in shared:
             assert torch.equal(p, shared[name]) and p.grad is None, name
+
+
+def test_a_companions_optimiser_works_once_for_all_its_updates() -> None:
+    """On a GPU a kernel for each of several hundred small updates takes longer than training does."""
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            del types
+            self.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    prior, companion = lora(cameras=False)
+    trainer = CompanionTrainer(companion, prior.schedule, CompanionSettings())
+    z_t, _, condition = asked(prior)
+    trainer.step(z_t, condition, torch.Generator().manual_seed(0))
+    with Count() as count:
+        trainer.optimizer.step()
+    assert len(companion.parameters()) > 16 > count.calls
+    names = {key.rpartition("/")[0] for key in optimizer_tensors(trainer.optimizer)}
+    assert names == set(companion.parameters())
 
 
 def test_the_camera_reaches_a_companion_whose_prior_takes_none() -> None:

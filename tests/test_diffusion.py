@@ -27,7 +27,9 @@ def test_every_kind_of_prediction_reads_as_every_other(name: str, kind: str) -> 
     t = torch.tensor([0.02, 0.3, 0.5, 0.8, 0.98], dtype=torch.float64)
     schedule = SCHEDULES[name]
     z_t = add_noise(schedule, x0, eps, t)
-    alpha, sigma = per_sample(schedule.alpha(t), x0), per_sample(schedule.sigma(t), x0)
+    alpha, sigma = schedule.levels(t, x0)
+    assert torch.equal(alpha, per_sample(schedule.alpha(t), x0))
+    assert torch.equal(sigma, per_sample(schedule.sigma(t), x0))
     truth = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}
     prediction = Prediction(truth[kind], kind, z_t, alpha, sigma)  # type: ignore[arg-type]
     for other, value in truth.items():

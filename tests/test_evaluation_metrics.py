@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import trimesh
 
 from dream3d.cameras import orbit_cameras
 from dream3d.evaluation.geometry import (
@@ -20,7 +19,6 @@ from dream3d.evaluation.geometry import (
 )
 from dream3d.evaluation.images import frechet_distance, psnr, saturation
 from dream3d.evaluation.statistics import wilson
-from dream3d.evaluation.voxels import inside_mesh
 from dream3d.world.parts import Part
 from dream3d.world.render import trace
 from dream3d.world.solid import pack
@@ -137,19 +135,3 @@ def test_wilson_interval_by_hand() -> None:
     assert wilson(0, 50).high == pytest.approx(3.8415 / 53.8415, abs=1e-5)
     with pytest.raises(ValueError, match="n > 0"):
         wilson(0, 0)
-
-
-def test_points_inside_a_closed_mesh() -> None:
-    sphere = trimesh.creation.icosphere(subdivisions=4, radius=0.7)
-    inside = inside_mesh(sphere.vertices, sphere.faces, 40)
-    expected = grid_points(40).norm(dim=-1) < 0.7
-    assert overlap(inside, expected) > 0.985
-    # A shell with an inner wall is solid between its walls only; a shape that leaves the grid stays closed.
-    inner = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
-    shell = trimesh.util.concatenate([sphere, inner])
-    expected &= grid_points(40).norm(dim=-1) > 0.4
-    assert overlap(inside_mesh(shell.vertices, shell.faces, 40), expected) > 0.97
-    box = trimesh.creation.box((0.5, 9.0, 0.5))
-    points = grid_points(40)
-    expected = (points[:, 0].abs() < 0.25) & (points[:, 2].abs() < 0.25)
-    assert overlap(inside_mesh(box.vertices, box.faces, 40), expected) > 0.999

@@ -41,15 +41,6 @@ class TruthScene(Scene):
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Tensor]:
         return {}
 
-    def density_control(
-        self,
-        optimizer: torch.optim.Optimizer,
-        progress: float,
-        step: int,
-        generator: torch.Generator,
-    ) -> None:
-        pass
-
     def state(self) -> dict[str, Tensor]:
         return {}
 

@@ -14,15 +14,14 @@ from PIL import Image
 
 from dream3d.cameras import orbit_cameras
 from dream3d.errors import AssetError, OutputError
-from dream3d.export.glb import glb_bytes, srgb_to_linear, vertex_normals, write_glb
-from dream3d.export.pictures import FRAMES, grid, render_views, write_preview, write_turntable
+from dream3d.export.glb import glb_bytes, srgb_to_linear, vertex_normals
+from dream3d.export.pictures import FRAMES, grid, render_views, turntable_mp4, write_preview
 from dream3d.export.splat_ply import (
     PROPERTIES,
     SplatArrays,
     splat_arrays,
     splat_ply_bytes,
     turned_about_x,
-    write_splat_ply,
 )
 from renderers.splats import render_splats
 from renderers.splats_data import SplatData
@@ -128,12 +127,11 @@ def test_turning_twice_is_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["means", "log_scales", "quaternions", "opacity_logits", "sh"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_splats_that_are_not_finite_are_refused(tmp_path: Path, name: str, value: float) -> None:
+def test_splats_that_are_not_finite_are_refused(name: str, value: float) -> None:
     splats = random_splats()
     getattr(splats, name)[3] = value
     with pytest.raises(AssetError, match=f"1 of 20 splats have {name} that are not finite"):
-        write_splat_ply(splats, tmp_path / "asset.ply")
-    assert list(tmp_path.iterdir()) == []
+        splat_ply_bytes(splats)
 
 
 def test_no_splats_are_refused() -> None:
@@ -237,7 +235,7 @@ def test_faces_without_area_are_left_out_and_normals_point_outward() -> None:
     np.testing.assert_allclose(normals, ball.vertices, atol=0.02)
 
 
-def test_broken_meshes_are_refused(tmp_path: Path) -> None:
+def test_broken_meshes_are_refused() -> None:
     vertices, faces, colors = axes_mesh()
     nan = vertices.copy()
     nan[0, 0] = np.nan
@@ -251,8 +249,7 @@ def test_broken_meshes_are_refused(tmp_path: Path) -> None:
         ("must lie in", (vertices, faces, bright)),
     ):
         with pytest.raises(AssetError, match=message):
-            write_glb(*mesh, tmp_path / "asset.glb")
-    assert list(tmp_path.iterdir()) == []
+            glb_bytes(*mesh)
 
 
 class Gradient:
@@ -288,7 +285,8 @@ def test_grid_fills_the_last_row() -> None:
 
 
 def test_turntable_plays_once_around(tmp_path: Path) -> None:
-    write_turntable(Gradient(), tmp_path / "turntable.mp4", 64)  # type: ignore[arg-type]
+    film = turntable_mp4(Gradient(), 64)  # type: ignore[arg-type]
+    (tmp_path / "turntable.mp4").write_bytes(film)
     reader = imageio_ffmpeg.read_frames(str(tmp_path / "turntable.mp4"))
     about = next(reader)
     frames = [np.frombuffer(frame, np.uint8).reshape(64, 64, 3) for frame in reader]
@@ -316,8 +314,9 @@ def test_a_failing_encoder_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("no space left on device")
 
     monkeypatch.setattr("imageio_ffmpeg.write_frames", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(OutputError, match="ffmpeg failed: no space left on device"):
-        write_turntable(Gradient(), tmp_path / "turntable.mp4", 16)  # type: ignore[arg-type]
+        turntable_mp4(Gradient(), 16)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

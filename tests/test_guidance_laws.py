@@ -120,8 +120,11 @@ every_guidance = pytest.mark.parametrize("name", GUIDANCE.names())
 @every_guidance
 def test_a_rule_is_one_file_of_at_most_eighty_lines(name: str) -> None:
     # What makes a file longer belongs into the shared seams (guidance/combine.py, inversion.py, twin.py ...).
-    lines = Path(inspect.getfile(GUIDANCE[name])).read_text().splitlines()
-    assert len(lines) <= 80 and max(map(len, lines)) <= 120
+    file = Path(inspect.getfile(GUIDANCE[name]))
+    lines = file.read_text().splitlines()
+    assert len(lines) <= 80, f"{file.name} has {len(lines)} lines"
+    long = [number for number, line in enumerate(lines, 1) if len(line) > 120]
+    assert not long, f"{file.name}: lines {long} are longer than 120 characters"
 
 
 @every_guidance
@@ -131,10 +134,26 @@ def test_calling_is_pure(name: str, progress: float) -> None:
     views = make_views(prior, TIMES, progress)
     before = [x.clone() for x in (views.z, views.t, views.noise)]
     first, second = GUIDANCE[name]()(prior, views), GUIDANCE[name]()(prior, views)
-    assert torch.equal(first.grad, second.grad) and first.metrics == second.metrics
-    for old, new in zip(before, (views.z, views.t, views.noise), strict=True):
-        assert torch.equal(old, new)
-    assert not first.grad.requires_grad
+    told = (views.z, views.t, views.noise)
+    for what, old, new in zip(("z", "t", "noise"), before, told, strict=True):
+        assert torch.equal(old, new), f"changes views.{what} in place"
+        assert not new.requires_grad, f"makes views.{what} require a gradient"
+    assert torch.equal(first.grad, second.grad), "two calls differ: what is drawn is views.noise"
+    assert first.metrics == second.metrics, "metrics are no single numbers, or two calls differ"
+    assert not first.grad.requires_grad, "grad is attached to a graph: @torch.no_grad() is missing"
+
+
+@every_guidance
+@PROGRESS
+def test_the_gradient_has_an_entry_for_each_latent_and_metrics_are_numbers(
+    name: str, progress: float
+) -> None:
+    prior = NonlinearPrior()
+    views = make_views(prior, TIMES, progress)
+    output = GUIDANCE[name]()(prior, views)
+    assert output.grad.shape == views.z.shape
+    sizes = {key: torch.as_tensor(x).numel() for key, x in output.metrics.items()}
+    assert set(sizes.values()) <= {1}, f"entries of each metric: {sizes}"
 
 
 @every_guidance
@@ -145,9 +164,13 @@ def test_calling_is_pure(name: str, progress: float) -> None:
 def test_finite_at_both_ends_of_time(
     name: str, t: float, prior: Prior, dtype: torch.dtype, progress: float
 ) -> None:
-    grad = GUIDANCE[name]()(prior, make_views(prior, [t] * 4, progress, dtype)).grad
+    views = make_views(prior, [t] * 4, progress, dtype)
+    grad = GUIDANCE[name]()(prior, views).grad
     assert grad.dtype == dtype
     assert torch.isfinite(grad).all() and grad.abs().max() > 0
+    # A difference of prompts may be 0, and then so is its norm.
+    agreeing = replace(views, empty=views.condition)
+    assert torch.isfinite(GUIDANCE[name]()(prior, agreeing).grad).all(), "where prompts agree"
 
 
 @every_guidance
@@ -162,14 +185,17 @@ def test_costs_the_evaluations_it_documents(
     if negative:
         views = replace(views, negative=Condition(prior.embed(["blurry and dull"] * 4)))
     guidance(prior, views)
-    assert sum(prior.batches) == 4 * guidance.evaluations(t, progress, negative)
+    assert sum(prior.batches) / 4 == guidance.evaluations(t, progress, negative), (
+        f"evaluations(t={t}, progress={progress}, negative={negative}) is not what a view cost"
+    )
 
 
 @every_guidance
 def test_tells_where_it_comes_from(name: str) -> None:
     cls = GUIDANCE[name]
-    assert len(cls.paper) > 10 and len(cls.formula) > 10 and "\n" not in cls.paper + cls.formula
-    assert any(year in cls.paper for year in map(str, range(2020, 2030)))
+    assert len(cls.paper) > 10 and len(cls.formula) > 10, "say where it comes from, and its formula"
+    assert "\n" not in cls.paper + cls.formula
+    assert any(year in cls.paper for year in map(str, range(2020, 2030))), "paper has no year"
 
 
 @every_guidance
@@ -207,8 +233,8 @@ def test_views_of_one_object_are_joint_and_objects_independent(name: str) -> Non
     touched = views.z.clone()
     touched[3] += 0.5
     other = GUIDANCE[name]()(prior, replace(views, z=touched)).grad
-    assert torch.equal(other[:2], grad[:2])
-    assert not torch.allclose(other[2], grad[2])
+    assert torch.equal(other[:2], grad[:2]), "an object feels another one's views"
+    assert not torch.allclose(other[2], grad[2]), "a view does not feel its object's others"
 
 
 @every_guidance
@@ -248,7 +274,8 @@ def test_a_negative_prompt_replaces_the_empty_one(name: str) -> None:
     plain = guidance(prior, views).grad
     same = guidance(prior, replace(views, negative=views.empty)).grad
     torch.testing.assert_close(same, plain, rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(guidance(prior, replace(views, negative=negative)).grad, plain)
+    moved = not torch.allclose(guidance(prior, replace(views, negative=negative)).grad, plain)
+    assert moved, "ignores views.negative: ask `guided` or `negative_or_empty`, not views.empty"
 
 
 @pytest.mark.parametrize("name", [name for name in GUIDANCE if GUIDANCE[name].anchored])
@@ -277,7 +304,10 @@ def test_descends_to_the_mean_of_a_gaussian(name: str) -> None:
         noise = torch.randn(z.shape, generator=generator, dtype=z.dtype)
         known = replace(views, z=z, noise=noise, companion=sharp(z))
         z -= rate * guidance(prior, known).grad
-    assert (z - mean).square().mean().sqrt() < 0.2 < (views.z - mean).square().mean().sqrt()
+    left = (z - mean).square().mean().sqrt()
+    assert left < 0.2 < (views.z - mean).square().mean().sqrt(), (
+        "does not find the mean: the sign is wrong (grad is subtracted), or the rule is not anchored"
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -290,6 +320,12 @@ def test_gradient_as_loss_hands_over_the_gradient_exactly(scale: float) -> None:
     # Relative, however small the gradient is beside the latents.
     torch.testing.assert_close(z.grad, grad / 3, rtol=1e-6, atol=0.0)
     torch.testing.assert_close(loss.detach(), 0.5 * grad.square().sum() / 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1, 1), (2, 4, 4), (1, 2, 4, 4)])
+def test_a_gradient_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"gradient has shape .* the latents have \(3, 2, 4, 4\)"):
+        inspect.unwrap(gradient_as_loss)(torch.zeros(3, 2, 4, 4), torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("scale", "batches"), [(0.0, [4]), (1.0, [4]), (7.5, [8])])

@@ -27,6 +27,17 @@ VOCABULARY = (
     "dream3d.priors",
     "dream3d.companion",
 )
+# What a stage is put together from, beside the vocabulary, scenes and guidance.
+STAGE_PARTS = (
+    "dream3d.background_samplers",
+    "dream3d.camera_samplers",
+    "dream3d.noise_sources",
+    "dream3d.surface_noise",
+    "dream3d.time_samplers",
+    "dream3d.prompt_debiasing",
+    "dream3d.cut_out",
+    "dream3d.picture_file",
+)
 HEAVY_OPTIONAL = {
     "gsplat",
     "nerfacc",
@@ -103,8 +114,10 @@ def test_imports_point_downward(name: str) -> None:
         allowed = VOCABULARY
     elif inside(name, ("dream3d.scenes",)):
         allowed = (*VOCABULARY, "dream3d.scenes", "renderers")
+    elif inside(name, STAGE_PARTS):
+        allowed = (*VOCABULARY, *STAGE_PARTS, "dream3d.world.backgrounds")
     elif inside(name, ("systems",)):
-        return
+        allowed = (*VOCABULARY, *STAGE_PARTS, "dream3d.scenes", "guidance", "systems")
     else:
         # The program: everything but the user interfaces, which only their own packages use.
         if inside(name, ("dream3d.cli", "dream3d.ui", "dream3d.__main__")):

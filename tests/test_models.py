@@ -218,6 +218,8 @@ def test_models_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert len(listed["models"]) == len(model_list.model_list())
+    flux = next(one for one in listed["models"] if one["pipeline"] == "FluxPipeline")
+    assert "cfg_scale 1" in flux["advice"]
     # Tests have no network: the command says so and fails.
     assert main(["models", "check", "draft", "--json"]) == 2
     states = json.loads(capsys.readouterr().out)["models"]

@@ -1,9 +1,11 @@
 """Time, noise, cameras and backgrounds: pure given a generator, inside their stated ranges."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dream3d.background_samplers import BACKGROUND_SAMPLERS, RandomBackground, SolidBackground
 from dream3d.camera_samplers import CAMERA_SAMPLERS, OrbitCameras, RingCameras
@@ -42,6 +44,28 @@ def test_the_passed_generator_is_the_only_randomness(
     first, second = call(seeded()), call(seeded())
     assert torch.equal(first, second) and torch.isfinite(first).all()
     assert torch.equal(before, torch.get_rng_state())
+
+
+class Operations(TorchDispatchMode):
+    """Counts what PyTorch is asked to do."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["cameras", "background"])
+def test_sixteen_views_are_drawn_by_as_many_operations_as_one(kind: str) -> None:
+    registry = {"cameras": CAMERA_SAMPLERS, "background": BACKGROUND_SAMPLERS}[kind]
+    for name in registry:
+        counts = []
+        for views in (1, 16):
+            with Operations() as operations:
+                registry[name]()(views, 8, 0.4, seeded())
+            counts.append(operations.count)
+        assert counts[0] == counts[1], f"{name}: {counts}"
 
 
 def test_uniform_time_fills_a_shrinking_window() -> None:

@@ -15,6 +15,7 @@ from dream3d.scenes.nerf import NerfConfig
 from dream3d.scenes.neus import NeusConfig
 from dream3d.scenes.splats import SplatsConfig
 from dream3d.scenes.tets import TetsConfig
+from dream3d.train import make_optimizer
 
 CPU = torch.device("cpu")
 
@@ -82,6 +83,36 @@ def test_a_scene_loads_its_own_state_and_no_other(name: str) -> None:
 
 
 # A canvas never makes the device wait; its loss tells the loop (tests/test_train.py).
+@pytest.mark.parametrize("name", SCENES.names())
+def test_the_optimiser_takes_adams_step_on_every_parameter(name: str) -> None:
+    """It is one kernel that goes by memory, not by index: a parameter or moment in another order would go wrong."""
+    scene, generator = made(SCENES[name].tiny()), torch.Generator().manual_seed(0)
+    cameras, optimizer = orbit_cameras([30.0, 200.0], size=12), make_optimizer(scene, (0.9, 0.99))
+    for step in range(6):
+        output = scene.render(cameras)
+        loss = (output.rgb + output.alpha).square().sum()
+        optimizer.zero_grad(set_to_none=True)
+        (loss + sum(scene.regularisation(output, 0.5).values())).backward()
+        expected = {}
+        for key, p in scene.parameters().items():
+            assert p.is_contiguous(), key
+            grad = p.grad
+            if grad is None:
+                expected[key] = p.detach().clone()
+                continue
+            held = optimizer.state.get(p) or {"exp_avg": 0.0, "exp_avg_sq": 0.0, "step": 0.0}
+            count = float(held["step"]) + 1.0
+            mean = (0.9 * held["exp_avg"] + 0.1 * grad) / (1.0 - 0.9**count)
+            square = (0.99 * held["exp_avg_sq"] + 0.01 * grad.square()) / (1.0 - 0.99**count)
+            expected[key] = p.detach() - 0.01 * mean / (square.sqrt() + 1e-15)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+        optimizer.step()
+        for key, p in scene.parameters().items():
+            torch.testing.assert_close(p.detach(), expected[key], rtol=1e-4, atol=1e-6)
+        scene.density_control(optimizer, 0.3, 20 * step + 19, generator)  # splats come and go
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", [name for name in SCENES.names() if name != "canvas"])
 def test_a_diverged_scene_says_what_and_the_remedy(name: str, value: float) -> None:

@@ -20,7 +20,7 @@ from dream3d.run import make_companion
 from dream3d.scenes.canvas import Canvas, CanvasConfig
 from dream3d.schedules import Ramp, constant
 from dream3d.time_samplers import AnnealedTime
-from dream3d.train import PATIENCE, StepReport, TrainState, make_optimizer, train_stage
+from dream3d.train import PATIENCE, StepReport, TrainState, make_optimizer, read_out, train_stage
 from guidance import GUIDANCE, Guidance, GuidanceOutput, Views
 from guidance.clips import clip_pixels
 from guidance.sds import SDS
@@ -102,6 +102,11 @@ def test_the_gradient_is_subtracted_and_divided_by_the_views() -> None:
     assert (parameter < before).all()
 
 
+def test_a_metric_of_several_numbers_is_named() -> None:
+    with pytest.raises(ValueError, match=r"the metric 'norm' has shape \(4,\)"):
+        read_out({"norm": torch.zeros(4)}, torch.optim.SGD([torch.zeros(1)]))
+
+
 def test_pixel_clip_bounds_the_gradient_and_keeps_its_direction() -> None:
     grad = torch.randn(2, 5, 5, 3, generator=torch.Generator().manual_seed(0))
     clipped = clip_pixels(grad, 0.5)
@@ -136,6 +141,35 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
     assert torch.equal(reports[3].images, reports[5].images)
     assert torch.isfinite(reports[-1].images).all()
     assert not torch.equal(reports[5].images, reports[7].images)
+
+
+def test_numbers_are_read_and_whatever_is_not_finite_is_named() -> None:
+    inf, largest = float("inf"), torch.finfo(torch.float32).max
+    grads = {
+        "fine": [largest, -largest, largest],
+        "none": [],
+        "nan": [0.0, float("nan"), 1.0],
+        "up": [inf, 0.0],
+        "down": [-inf, 1.0],
+        "both": [inf, -inf],
+        "half": torch.tensor([1.0, 2.0], dtype=torch.float16),
+    }
+    groups = []
+    for name, grad in grads.items():
+        p = torch.nn.Parameter(torch.zeros_like(torch.as_tensor(grad)))
+        p.grad = torch.as_tensor(grad)
+        groups.append({"params": [p], "name": name})
+    unused = {"params": [torch.nn.Parameter(torch.zeros(2))], "name": "unused"}
+    third = torch.tensor(1.0 / 3.0, requires_grad=True)
+    scalars = {
+        "a": third,
+        "b": 2.5,
+        "c": torch.tensor(3),
+        "d": torch.tensor(0.1, dtype=torch.float64),
+    }
+    numbers, broken = read_out(scalars, torch.optim.SGD([*groups, unused], lr=0.1))
+    assert broken == ["nan", "up", "down", "both"]
+    assert numbers == {"a": third.item(), "b": 2.5, "c": 3.0, "d": 0.1}
 
 
 def test_too_many_of_them_end_the_run_with_advice() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from dream3d.cameras import orbit_cameras
-from dream3d.export.glb import write_glb
+from dream3d.export.glb import glb_bytes
 from dream3d.export.pictures import png_bytes
-from dream3d.export.splat_ply import splat_arrays, write_splat_ply
+from dream3d.export.splat_ply import splat_arrays, splat_ply_bytes
 from dream3d.files import write_bytes, write_json, write_text
 from dream3d.jobs import JobRequest, JobStore
 from dream3d.jobs.records import write_status
@@ -89,8 +89,8 @@ def finished_job(
     directory = store.root / job
     run = directory / "run"
     run.mkdir()
-    write_splat_ply(splat_arrays(splats), run / "asset.ply")
-    write_glb(*three_balls_as_mesh(), run / "asset.glb")
+    write_bytes(run / "asset.ply", splat_ply_bytes(splat_arrays(splats)))
+    write_bytes(run / "asset.glb", glb_bytes(*three_balls_as_mesh()))
     views = render_splats(splats, orbit_cameras([0.0, 90.0], 15.0, size=96), antialias=True)
     pictures = (views.rgb + (1.0 - views.alpha) * 0.9).clamp(0, 1)
     pixels = (torch.cat(list(pictures), dim=1) * 255).to(torch.uint8).numpy()

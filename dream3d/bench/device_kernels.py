@@ -210,12 +210,6 @@ def time_backend(
     return row
 
 
-def time_task(task: Task, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """One row a backend, the reference first."""
-    bout = Bout(task, task.make(str(device)))
-    return [time_backend(bout, b, rounds, device) for b in _taking_part(task, device)]
-
-
 def _taking_part(task: Task, device: torch.device) -> list[Backend]:
     """The task's backends for a device, the torch reference first."""
     some = [b for b in BACKENDS if b.renderer == task.renderer and device.type in b.devices]

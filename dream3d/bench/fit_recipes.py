@@ -41,15 +41,6 @@ class ShownMesh(Scene):
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
         return {}
 
-    def density_control(
-        self,
-        optimizer: torch.optim.Optimizer,
-        progress: float,
-        step: int,
-        generator: torch.Generator,
-    ) -> None:
-        """Nothing changes."""
-
     def state(self) -> dict[str, Tensor]:
         return self.mesh.tensors()
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from dream3d.bootstrap import improved
 from dream3d.cameras import orbit_cameras
 from dream3d.companion import Companion, CompanionPair
-from dream3d.diffusion import Prediction, TableSchedule, per_sample
+from dream3d.diffusion import Prediction, TableSchedule
+from dream3d.errors import NumericsError
 from dream3d.priors.base import Condition, Prior
 from dream3d.schedules import constant
 from guidance.base import GUIDANCE, Guidance, Views
@@ -107,8 +108,7 @@ class ToyPrior(Prior):
     def predict(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        alpha = per_sample(self.schedule.alpha(t), z_t)
-        sigma = per_sample(self.schedule.sigma(t), z_t)
+        alpha, sigma = self.schedule.levels(t, z_t)
         asked = condition.tokens.reshape(-1, 1, 1, 1) == PROMPT
         eps = self._eps(BOTH, z_t, alpha, sigma)
         if self.prompt is not BOTH:
@@ -142,8 +142,7 @@ class ParticleCompanion(Companion):
     def output(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        alpha = per_sample(self.schedule.alpha(t), z_t)
-        sigma = per_sample(self.schedule.sigma(t), z_t)
+        alpha, sigma = self.schedule.levels(t, z_t)
         if condition.cameras is not None:
             return Prediction(self.particles, "x0", z_t, alpha, sigma)
         x, a, s = self.particles.flatten(), alpha.flatten()[:, None], sigma.flatten()[:, None]
@@ -308,6 +307,7 @@ def run_toy(
 
     Raises:
         ConfigError: an unknown method.
+        NumericsError: a method's particles are not finite.
     """
     outcomes = []
     for name in methods:
@@ -317,5 +317,12 @@ def run_toy(
         for case in CASES:
             prior = ToyPrior(TARGET[case])
             particles, cost = follow(configured(name, case, recipe), prior, recipe, count, seed)
+            lost = int((~particles.isfinite()).sum())
+            if lost:
+                raise NumericsError(
+                    f"{name}, {case}: {lost} of {count} particles are no finite numbers. Latents are single numbers "
+                    "here and in the plain case both prompts are equal, so differences and norms may be 0: guard "
+                    "divisions by them; if it diverges, give it a smaller rate (RECIPES in dream3d/bench/toy.py)"
+                )
             outcomes.append(Outcome(name, case, particles, cost))
     return outcomes

@@ -14,7 +14,8 @@ def add_options(name: str, parser: Parser) -> Command:
         "Writes rows.jsonl, table.md and grid.png."
     )
     add = parser.add_argument
-    add("--only", action="append", default=[], metavar="METHOD", help="may be repeated")
+    add("methods", nargs="*", metavar="METHOD", help="`dream3d list guidance` (default: all)")
+    add("--only", action="append", default=[], metavar="METHOD", help="the same, one by one")
     add("--budget", type=int, default=800, help="evaluations per run, of one picture each")
     add("--prompt", action="append", default=[], metavar="PROMPT", help="in place of the four")
     add("--seeds", type=int, default=2, help="seeds per prompt, 1 to 100")
@@ -35,7 +36,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
 
     out: Path = arguments.out
     prompts = arguments.prompt or PROMPTS
-    rows = run_study(out, arguments.only, arguments.budget, prompts, range(arguments.seeds), say)
+    only = [*arguments.methods, *arguments.literal, *arguments.only]
+    rows = run_study(out, only, arguments.budget, prompts, range(arguments.seeds), say)
     lines = summary(rows)
     write_text(out / "table.md", markdown(lines) + "\n")
     write_grid(rows, out, out / "grid.png")

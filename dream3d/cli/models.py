@@ -32,8 +32,10 @@ def add_options(name: str, parser: Parser) -> Command:
 def list_models(arguments: argparse.Namespace) -> Outcome:
     """The table of `models.toml`."""
     from dream3d.priors.model_list import model_list
+    from dream3d.priors.pipelines.table import ROWS
 
-    rows = [asdict(entry) for entry in model_list()]
+    advice = {name: row.advice for name, row in ROWS.items()}
+    rows = [{**asdict(entry), "advice": advice.get(entry.pipeline, "")} for entry in model_list()]
     lines = []
     for use in (*USES.values(), *OWN_USES.values()):
         lines += [

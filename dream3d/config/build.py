@@ -111,7 +111,8 @@ def _merged(schema: Any, values: dict[str, Any], where: str) -> Any:
         {key: _plain(value, f"{where}.{key}" if where else key) for key, value in values.items()},
     )
     # Text such as "nan" is a number only now.
-    _plain(OmegaConf.to_container(merged, resolve=True), where)
+    typed: Any = OmegaConf.to_container(merged, resolve=True)
+    _plain({key: typed[key] for key in values}, where)
     return merged
 
 

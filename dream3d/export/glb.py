@@ -6,7 +6,6 @@ sRGB-encoded, so they are decoded on the way out; writing them as they are would
 
 import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from jaxtyping import Float, Int
 
 import dream3d
 from dream3d.errors import AssetError
-from dream3d.files import write_bytes
 
 FORMAT_VERSION = 1
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
@@ -182,18 +180,3 @@ def container(document: dict[str, Any], binary: bytes) -> bytes:
     chunks = struct.pack("<II", len(text), _JSON) + text
     chunks += struct.pack("<II", len(binary), _BIN) + binary
     return struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks
-
-
-def write_glb(
-    vertices: Float[np.ndarray, "V 3"],
-    faces: Int[np.ndarray, "F 3"],
-    colors: Float[np.ndarray, "V 3"],
-    path: Path,
-) -> None:
-    """Write `glb_bytes` to `path`.
-
-    Raises:
-        AssetError: see `check_mesh`.
-        OutputError: the file cannot be written.
-    """
-    write_bytes(path, glb_bytes(vertices, faces, colors))

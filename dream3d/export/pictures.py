@@ -171,12 +171,3 @@ def encode_film(
             raise OutputError(f"cannot make a film: ffmpeg failed: {detail}") from error
         finally:
             writer.close()
-
-
-def write_turntable(scene: Scene, path: Path, size: int = 256) -> None:
-    """Write `turntable_mp4` to `path`.
-
-    Raises:
-        AssetError, OutputError: see `turntable_mp4`; or the file cannot be written.
-    """
-    write_bytes(path, turntable_mp4(scene, size))

@@ -6,14 +6,12 @@ spherical harmonics alike, by the one function `turned_about_x`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from dream3d.errors import AssetError
-from dream3d.files import write_bytes
 from renderers.splats_data import SplatData
 from renderers.splats_sh import rgb_to_sh
 
@@ -153,13 +151,3 @@ def splat_ply_bytes(splats: SplatArrays) -> bytes:
         "end_header",
     ]
     return "\n".join(header).encode("ascii") + b"\n" + table.tobytes()
-
-
-def write_splat_ply(splats: SplatArrays, path: Path) -> None:
-    """Write `splats` to `path`.
-
-    Raises:
-        AssetError: see `check_splats`.
-        OutputError: the file cannot be written.
-    """
-    write_bytes(path, splat_ply_bytes(splats))

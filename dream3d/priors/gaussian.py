@@ -131,8 +131,7 @@ class ClosedFormPrior(Prior):
 
         With gradient to both.
         """
-        alpha = per_sample(self.schedule.alpha(t), z_t)
-        sigma = per_sample(self.schedule.sigma(t), z_t)
+        alpha, sigma = self.schedule.levels(t, z_t)
         means = condition.tokens.to(z_t.dtype).unflatten(2, z_t.shape[1:])  # [B, K, C, h, w]
         # The empty prompt's picture is exactly grey, which no other prompt's is.
         empty = (condition.tokens == 0.0).flatten(1).all(dim=1).to(z_t.dtype)

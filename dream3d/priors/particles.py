@@ -19,7 +19,6 @@ from dream3d.diffusion import (
     NoiseSchedule,
     Prediction,
     RectifiedFlowSchedule,
-    per_sample,
 )
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import PRIORS, Condition, PriorConfig
@@ -77,8 +76,7 @@ class ParticlesPrior(ClosedFormPrior):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         with torch.no_grad():
-            alpha = per_sample(self.schedule.alpha(t), z_t)
-            sigma = per_sample(self.schedule.sigma(t), z_t)
+            alpha, sigma = self.schedule.levels(t, z_t)
             means = condition.tokens.to(z_t.dtype).unflatten(2, z_t.shape[1:])
             even = means.new_zeros(means.shape[:2])
             eps = mixture_noise(z_t, means, even, 0.0, alpha, sigma)
@@ -137,8 +135,7 @@ class SidesPrior(ClosedFormPrior):
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
         with torch.no_grad():
-            alpha = per_sample(self.schedule.alpha(t), z_t)
-            sigma = per_sample(self.schedule.sigma(t), z_t)
+            alpha, sigma = self.schedule.levels(t, z_t)
             tokens = condition.tokens.to(z_t.dtype)
             means = tokens[:, :, :-1].unflatten(2, z_t.shape[1:])
             log_weight = tokens[:, :, -1]

@@ -1,7 +1,7 @@
 """What a 3D representation must offer so that any guidance can optimise it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -59,7 +59,6 @@ class Scene(ABC):
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
         """Weighted loss terms of this representation for the current render (may be empty)."""
 
-    @abstractmethod
     def density_control(
         self,
         optimizer: torch.optim.Optimizer,
@@ -67,7 +66,11 @@ class Scene(ABC):
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """After each optimiser step: add, remove or reset elements, keeping the optimiser's state in line."""
+        """After each optimiser step: add, remove or reset elements, keeping the optimiser's state in line.
+
+        Most scenes keep what they are made of.
+        """
+        del optimizer, progress, step, generator
 
     def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:
         """The scene's surface.
@@ -147,6 +150,31 @@ class SceneConfig(ABC):
         A render of 16 pixels should take some ten milliseconds; a scene whose defaults are larger overrides this.
         """
         return cls()
+
+
+def check_settings(
+    config: SceneConfig,
+    limits: Mapping[str, tuple[float | int, float | int]],
+    choices: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Refuse settings outside of their range, in the same words for every representation.
+
+    Args:
+        config: the settings.
+        limits: smallest and largest value by name; checked first, in this order.
+        choices: what is allowed by name.
+
+    Raises:
+        ConfigError: names the setting, its value and what is allowed.
+    """
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"scene.{name} is {value}; choose a value from {low:g} to {high:g}")
+    for name, allowed in (choices or {}).items():
+        value = getattr(config, name)
+        if value not in allowed:
+            raise ConfigError(f"scene.{name} is '{value}'; choose one of {', '.join(allowed)}")
 
 
 def check_finite(parameters: Mapping[str, Tensor], kind: str, rates: str) -> None:

@@ -48,15 +48,6 @@ class Canvas(Scene):
     def regularisation(self, output: RenderOutput, progress: float) -> dict[str, Float[Tensor, ""]]:
         return {}
 
-    def density_control(
-        self,
-        optimizer: torch.optim.Optimizer,
-        progress: float,
-        step: int,
-        generator: torch.Generator,
-    ) -> None:
-        """A picture keeps its pixels."""
-
     def state(self) -> dict[str, Tensor]:
         return {"pixels": self._pixels.detach().clone()}
 

@@ -53,7 +53,7 @@ def fit_to_views(
             f"stride is {stride}; choose a divisor of the views' size {cameras.height} x {cameras.width}"
         )
     groups = [{"params": [p], "name": name} for name, p in scene.parameters().items()]
-    optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15)
+    optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
     losses: list[float] = []
     for step in range(steps):
         progress = (step + 1) / steps

@@ -14,7 +14,14 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.errors import AssetError, ConfigError
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
+from dream3d.scenes.base import (
+    SCENES,
+    Scene,
+    SceneConfig,
+    check_finite,
+    check_settings,
+    check_state,
+)
 from dream3d.scenes.conversions.baked_texture import TexturedMesh, dilated, texels
 from dream3d.scenes.conversions.mesh_cleanup import decimated
 from dream3d.scenes.conversions.mesh_tets import fit_colors
@@ -132,16 +139,7 @@ class MeshConfig(SceneConfig):
             "field_table_log2": (8, 24),
             "ambient": (0.0, 1.0),
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(
-                    f"scene.{name} is {getattr(self, name)}; choose a value from {low:g} to {high:g}"
-                )
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
-                )
+        check_settings(self, limits, CHOICES)
         if self.normal_map and self.shading == "albedo":
             raise ConfigError(
                 "scene.normal_map is true and scene.shading is 'albedo', which shows no light that normals could bend; "
@@ -275,15 +273,6 @@ class Mesh(Scene):
         if (weight := c.weight_laplacian(progress)) > 0:
             terms["laplacian"] = weight * laplacian(self.vertices / self._edge_length, self.edges)
         return terms
-
-    def density_control(
-        self,
-        optimizer: torch.optim.Optimizer,
-        progress: float,
-        step: int,
-        generator: torch.Generator,
-    ) -> None:
-        """A mesh keeps its vertices."""
 
     @torch.no_grad()
     def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:

@@ -11,7 +11,14 @@ from torch import Tensor
 from dream3d.cameras import CameraBatch
 from dream3d.errors import ConfigError
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
+from dream3d.scenes.base import (
+    SCENES,
+    Scene,
+    SceneConfig,
+    check_finite,
+    check_settings,
+    check_state,
+)
 from dream3d.scenes.fields import (
     Blob,
     DensityActivation,
@@ -138,16 +145,7 @@ class NerfConfig(SceneConfig):
             "occupancy_alpha": (0.0, 1.0),
             "latent": (0, 1024),
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(
-                    f"scene.{name} is {getattr(self, name)}; choose a value from {low:g} to {high:g}"
-                )
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
-                )
+        check_settings(self, limits, CHOICES)
         if self.shading != "albedo" and self.normals == "none":
             raise ConfigError(
                 f"scene.shading is '{self.shading}', but scene.normals is 'none'; choose normals=analytic or finite"

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dream3d.errors import ConfigError
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES
+from dream3d.scenes.base import SCENES, check_settings
 from dream3d.scenes.fields import Encoding, Field, make_head
 from dream3d.scenes.nerf import Nerf, NerfConfig, new_seed
 from dream3d.scenes.nerf_mesh import FINEST, HOLLOW, colored
@@ -124,11 +124,7 @@ class NeusConfig(NerfConfig):
             "weight_eikonal": (0.0, 1e6),
             "eikonal_points": (1, 1_000_000),
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(
-                    f"scene.{name} is {getattr(self, name)}; choose a value from {low:g} to {high:g}"
-                )
+        check_settings(self, limits)
 
     @classmethod
     def tiny(cls) -> "NeusConfig":

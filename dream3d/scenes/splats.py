@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import ConfigError
 from dream3d.rendering import RenderOutput, normals_of_depth
-from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_state
+from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_settings, check_state
 from dream3d.scenes.conversions.mesh_splats import mesh_to_splats
 from dream3d.scenes.splats_density import (
     AdaptiveRules,
@@ -32,6 +31,10 @@ TEXTURE_VIEWS = 256
 SEEN_WITHIN = 0.035
 """World units behind the rendered depth within which a surface point counts as seen; two cells of the mesh's grid."""
 STATISTICS = ("gradient_sum", "gradient_count")
+CHOICES = {
+    "init": ("sphere", "surface", "random"),
+    "density": ("relocate", "adaptive", "none"),
+}
 
 
 @SCENES.register("splats")
@@ -123,20 +126,7 @@ class SplatsConfig(SceneConfig):
             "opacity_reset_every": (0, 1_000_000),
             "depth_at": (0.0, 10.0),
         }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(
-                    f"scene.{name} is {value}; choose a value from {low:g} to {high:g}"
-                )
-        for name, allowed in (
-            ("init", ("sphere", "surface", "random")),
-            ("density", ("relocate", "adaptive", "none")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"scene.{name} is '{getattr(self, name)}'; choose one of {', '.join(allowed)}"
-                )
+        check_settings(self, limits, CHOICES)
 
     @classmethod
     def tiny(cls) -> "SplatsConfig":

@@ -48,7 +48,9 @@ def apply_edit(
     groups = {group["name"]: group for group in optimizer.param_groups}
     new: dict[str, torch.nn.Parameter] = {}
     for name, old in parameters.items():
-        new[name] = torch.nn.Parameter(edit.values[name].detach().clone())
+        # A fused optimiser walks parameters and moments side by side in memory: both lie in order.
+        value = edit.values[name].detach().clone(memory_format=torch.contiguous_format)
+        new[name] = torch.nn.Parameter(value)
         if name not in groups:
             continue
         groups[name]["params"] = [new[name]]

@@ -16,9 +16,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from dream3d.cameras import CameraBatch
-from dream3d.errors import AssetError, ConfigError
+from dream3d.errors import AssetError
 from dream3d.rendering import RenderOutput
-from dream3d.scenes.base import SCENES, Scene, SceneConfig, check_finite, check_state
+from dream3d.scenes.base import (
+    SCENES,
+    Scene,
+    SceneConfig,
+    check_finite,
+    check_settings,
+    check_state,
+)
 from dream3d.scenes.conversions.mesh_cleanup import decimated
 from dream3d.scenes.conversions.mesh_tets import fit_colors, mesh_to_grid
 from dream3d.scenes.surface import ColoredMesh
@@ -90,15 +97,7 @@ class TetsConfig(SceneConfig):
             "field_features": (1, 64),
             "field_hidden": (1, 1024),
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(
-                    f"scene.{name} is {getattr(self, name)}; choose a value from {low:g} to {high:g}"
-                )
-        if self.normals not in ("none", "smooth", "face"):
-            raise ConfigError(
-                f"scene.normals is '{self.normals}'; choose one of none, smooth, face"
-            )
+        check_settings(self, limits, {"normals": ("none", "smooth", "face")})
 
     @classmethod
     def tiny(cls) -> "TetsConfig":
@@ -255,15 +254,6 @@ class Tets(Scene):
         if c.weight_eikonal > 0:
             terms["eikonal"] = c.weight_eikonal * eikonal(sdf, self.cell)
         return terms
-
-    def density_control(
-        self,
-        optimizer: torch.optim.Optimizer,
-        progress: float,
-        step: int,
-        generator: torch.Generator,
-    ) -> None:
-        """Nothing is added or removed; the surface's topology follows the signs by itself."""
 
     @torch.no_grad()
     def to_mesh(self, resolution: int = 128, max_faces: int = 20_000) -> ColoredMesh:

@@ -10,8 +10,6 @@ from dream3d.export.formats.base import FORMATS, ExportOptions, export_name
 from dream3d.ui.form import fields_of
 from dream3d.ui.jobs import UserJobs
 
-HTML_VIEW = "html"
-
 
 def export_options() -> list[dict[str, Any]]:
     """What can be chosen about a file, as the form describes its settings."""

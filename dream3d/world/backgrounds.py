@@ -29,11 +29,11 @@ def random_backgrounds(
         count: how many.
         size: pixels, one number for square images or (height, width).
         generator: the only source of randomness.
-        device: where the pixels are computed.
+        device: where the pixels are computed; their few colours where the generator is.
     """
     uniforms = torch.rand(count, _UNIFORMS, generator=generator, device=generator.device)
-    uniforms = uniforms if device is None else sent(uniforms, device)
-    return _backgrounds(uniforms, (size, size) if isinstance(size, int) else size)
+    colors = _colors(uniforms)
+    return _pictures(colors if device is None else sent(colors, device), size)
 
 
 def random_background_arrays(
@@ -41,39 +41,47 @@ def random_background_arrays(
 ) -> Float[np.ndarray, "N H W 3"]:
     """The same as `random_backgrounds`, for numpy."""
     uniforms = torch.from_numpy(rng.random((count, _UNIFORMS), dtype=np.float32))
-    return _backgrounds(uniforms, (size, size) if isinstance(size, int) else size).numpy()
+    return _pictures(_colors(uniforms), size).numpy()
 
 
-def _backgrounds(u: Float[Tensor, "N 11"], size: tuple[int, int]) -> Float[Tensor, "N H W 3"]:
-    kind, angle = u[:, 0], 2.0 * torch.pi * u[:, 1]
-    first = torch.where(
-        (kind < GRAY_SHARE)[:, None], _gray(u[:, 2]), _color(u[:, 3], u[:, 4], u[:, 5])
-    )
+def _colors(u: Float[Tensor, "N 11"]) -> Float[Tensor, "N 3 3"]:
+    """The colour in the middle, and what is added to it toward the right and toward the bottom edge."""
+    kind, angle = u[:, :1], 2.0 * torch.pi * u[:, 1:2]
+    # Of both ends of a gradient at once, [N, 2]: a grey and a colour, of which one is taken.
+    gray, hue, saturation, value = u[:, 1:].unflatten(1, (2, 5))[..., 1:].unbind(-1)
     # One end of every third gradient is grey, so that grey meets hue inside a picture as well.
-    second = torch.where(
-        (u[:, 6] < 1.0 / 3.0)[:, None], _gray(u[:, 7]), _color(u[:, 8], u[:, 9], u[:, 10])
-    )
-    second = torch.where((kind < GRAY_SHARE + HUE_SHARE)[:, None], first, second)
-    rows = torch.linspace(-1.0, 1.0, size[0], device=u.device)
-    columns = torch.linspace(-1.0, 1.0, size[1], device=u.device)
-    across, down = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    gray_share = torch.linspace(GRAY_SHARE, 1.0 / 3.0, 2, device=u.device)
+    is_gray = (u[:, ::6] < gray_share)[..., None]
+    ends = torch.where(is_gray, _gray(gray), _color(hue, saturation, value))
+    first, second = ends.unbind(1)
+    second = torch.where(kind < GRAY_SHARE + HUE_SHARE, first, second)
+    across, down = angle.cos(), angle.sin()
     # Scaled so that the gradient reaches its end colours exactly in two opposite corners.
-    along = (across * columns + down * rows[:, None]) / (across.abs() + down.abs())
-    mix = (0.5 + 0.5 * along)[..., None]  # [N, H, W, 1]
-    return (first[:, None, None] * (1.0 - mix) + second[:, None, None] * mix).clamp(0.0, 1.0)
+    toward = 0.5 * (second - first) / (across.abs() + down.abs())
+    return torch.stack([0.5 * (first + second), across * toward, down * toward], dim=1)
 
 
-def _gray(u: Float[Tensor, " N"]) -> Float[Tensor, "N 3"]:
+def _pictures(
+    colors: Float[Tensor, "N 3 3"], size: int | tuple[int, int]
+) -> Float[Tensor, "N H W 3"]:
+    height, width = (size, size) if isinstance(size, int) else size
+    middle, across, down = colors[:, :, None, None].unbind(1)  # [N, 1, 1, 3]
+    rows = torch.linspace(-1.0, 1.0, height, device=colors.device)[:, None, None]
+    columns = torch.linspace(-1.0, 1.0, width, device=colors.device)[:, None]
+    return (middle + across * columns + down * rows).clamp_(0.0, 1.0)
+
+
+def _gray(u: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2 1"]:
     low, high = GRAY_RANGE
-    return (low + (high - low) * u)[:, None].expand(-1, 3)
+    return (low + (high - low) * u)[..., None]
 
 
 def _color(
-    hue: Float[Tensor, " N"], saturation: Float[Tensor, " N"], value: Float[Tensor, " N"]
-) -> Float[Tensor, "N 3"]:
+    hue: Float[Tensor, "N 2"], saturation: Float[Tensor, "N 2"], value: Float[Tensor, "N 2"]
+) -> Float[Tensor, "N 2 3"]:
     """A colour from three uniform numbers: any hue, saturation .15 to 1, value .2 to 1."""
     saturation, value = 0.15 + 0.85 * saturation, 0.2 + 0.8 * value
     offsets = torch.arange(5.0, 0.0, -2.0, device=hue.device)
-    k = (offsets + 6.0 * hue[:, None]) % 6.0
-    chroma = (saturation * value)[:, None]
-    return value[:, None] - chroma * torch.minimum(k, 4.0 - k).clamp(0.0, 1.0)
+    k = torch.add(offsets, hue[..., None], alpha=6.0) % 6.0
+    light = torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0)
+    return torch.addcmul(value[..., None], (saturation * value)[..., None], light, value=-1.0)

@@ -1,6 +1,5 @@
 """A new, untrained embedded model: tokenizer, networks, schedule; every size in one place."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -132,10 +131,3 @@ def build_components(words: Iterable[str], codec: PatchCodec, sizes: Architectur
     )
     camera_encoder = CameraEncoder(sizes.camera_tokens, sizes.text_dim, 2 * sizes.text_dim)
     return Components(tokenizer, text_encoder, unet, codec, scheduler, camera_encoder)
-
-
-def parameter_count(components: Components) -> int:
-    """Weights of all parts."""
-    return sum(
-        math.prod(p.shape) for module in components.modules().values() for p in module.parameters()
-    )

@@ -12,7 +12,6 @@ from dream3d.priors.pipelines.group_norm import can_fuse, fuse
 from dream3d.priors.pipelines.recording import CudaRecorder, Function, Recorded, Recorder
 
 Compile = Literal["auto", "none", "graphs", "inductor"]
-COMPILE: tuple[Compile, ...] = ("auto", "none", "graphs", "inductor")
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,15 @@ class ControlBranch:
         Raises:
             ValueError: no picture where one is needed.
         """
-        seen = self.seen(len(t), picture, size, codec).to(given["sample"])
+        seen = self.seen(len(t), picture, size, codec).to(given[self.row.names[0]])
+        return self.answer(given, seen, self.weight(t))
+
+    def answer(
+        self, given: dict[str, Any], seen: Float[Tensor, "B C h w"], weight: Float[Tensor, " B"]
+    ) -> dict[str, Any]:
+        """What the ControlNet says to what it has `seen`, times `weight`; see `corrections`."""
         down, middle = self.network(controlnet_cond=seen, **given)
-        weight = self.weight(t).to(middle).reshape(-1, 1, 1, 1)
+        weight = weight.to(middle).reshape(-1, 1, 1, 1)
         return {
             "down_block_additional_residuals": [weight * part for part in down],
             "mid_block_additional_residual": weight * middle,
@@ -134,22 +140,15 @@ class SD3Branch(ControlBranch):
         bare = self.network.config["force_zeros_for_pooled_projection"]
         return z + codec.shift * codec.factor if bare else z
 
-    def corrections(
-        self,
-        given: dict[str, Any],
-        t: Float[Tensor, " B"],
-        picture: Float[Tensor, "B H W 3"] | None,
-        size: int,
-        codec: LatentCodec,
+    def answer(
+        self, given: dict[str, Any], seen: Float[Tensor, "B C h w"], weight: Float[Tensor, " B"]
     ) -> dict[str, Any]:
-        """As `ControlBranch.corrections`."""
-        seen = self.seen(len(t), picture, size, codec).to(given["hidden_states"])
         asked, config = {**given, "controlnet_cond": seen}, self.network.config
         if config["force_zeros_for_pooled_projection"]:
             asked["pooled_projections"] = torch.zeros_like(given["pooled_projections"])
         if config["joint_attention_dim"] is None:
             asked["encoder_hidden_states"] = None
-        weight = self.weight(t).to(seen).reshape(-1, 1, 1)
+        weight = weight.to(seen).reshape(-1, 1, 1)
         blocks = self.network(**asked)[0]
         return {"block_controlnet_hidden_states": [weight * part for part in blocks]}
 
@@ -162,20 +161,13 @@ class FluxBranch(ControlBranch):
     ) -> Float[Tensor, "B C h w"]:
         return codec.encode(2.0 * picture - 1.0)
 
-    def corrections(
-        self,
-        given: dict[str, Any],
-        t: Float[Tensor, " B"],
-        picture: Float[Tensor, "B H W 3"] | None,
-        size: int,
-        codec: LatentCodec,
+    def answer(
+        self, given: dict[str, Any], seen: Float[Tensor, "B C h w"], weight: Float[Tensor, " B"]
     ) -> dict[str, Any]:
-        """As `ControlBranch.corrections`."""
-        seen = self.seen(len(t), picture, size, codec).to(given["hidden_states"])
         asked = {**given, "controlnet_cond": to_layout(self.row, seen)}
         if not self.network.config["guidance_embeds"]:
             asked["guidance"] = None
-        weight = self.weight(t).to(seen).reshape(-1, 1, 1)
+        weight = weight.to(seen).reshape(-1, 1, 1)
         blocks, single = (
             None if parts is None else [weight * part for part in parts]
             for parts in self.network(**asked)

@@ -82,7 +82,7 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     image = None
     if how.picture is not None:
         image = add_image_prompt(network, row, how.picture, device, dtype)
-    vae = None if row.norm == "none" else _open_vae(index, directory, row, dtype, how)
+    vae = None if row.norm == "none" else _open_vae(index, directory, dtype, how)
     scheduler = load(required_class(index, "scheduler", directory), directory / "scheduler", dtype)
     control = None if how.control is None else open_control(how.control, row, network, dtype)
     place = placement(how.low_vram, device)
@@ -150,9 +150,7 @@ def required_class(index: dict[str, Any], name: str, directory: Path) -> type:
     return found
 
 
-def _open_vae(
-    index: dict[str, Any], directory: Path, row: PipelineRow, dtype: torch.dtype, how: Opening
-) -> Any:
+def _open_vae(index: dict[str, Any], directory: Path, dtype: torch.dtype, how: Opening) -> Any:
     """The pipeline's codec, or the one that takes its place."""
     load = load_part
     if how.vae is None:

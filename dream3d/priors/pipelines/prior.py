@@ -16,7 +16,6 @@ from dream3d.diffusion import (
     PredictionKind,
     RectifiedFlowSchedule,
     TableSchedule,
-    per_sample,
 )
 from dream3d.errors import ModelError
 from dream3d.priors.base import Condition, Prior
@@ -259,8 +258,7 @@ class PipelinePrior(Prior):
         return LoraCompanion(self, rank, seed, name)
 
     def _prediction(self, value: Tensor, z_t: Tensor, t: Tensor) -> Prediction:
-        alpha = per_sample(self.schedule.alpha(t), z_t)
-        sigma = per_sample(self.schedule.sigma(t), z_t)
+        alpha, sigma = self.schedule.levels(t, z_t)
         return Prediction(value, self.kind, z_t, alpha, sigma)
 
     def _native(self) -> int:
