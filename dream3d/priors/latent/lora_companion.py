@@ -17,6 +17,7 @@ from jaxtyping import Float
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from dream3d.companion import Companion, without_camera
 from dream3d.diffusion import Prediction
@@ -62,6 +63,19 @@ class RecordsCalls(Protocol):
     ) -> Prediction:
         """As `HasNetwork.output`; `ask` takes the network's place."""
         ...
+
+
+class _Asked(nn.Module):
+    """A network's `forward`; not by way of its `__call__`, which the prior may have compiled."""
+
+    PREFIX = "network."
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, **given: Any) -> Any:
+        return self.network.forward(**given)
 
 
 def update_targets(network: nn.Module) -> list[str]:
@@ -124,15 +138,16 @@ class LoraCompanion(Companion):
         self._parameters = {key: p for key, p in self.unet.named_parameters() if f".{name}." in key}
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()  # small updates need more than 16 bits
-        updates = list(self._parameters.values())
+        self._updates = dict(self._parameters)
         if self.camera is not None:
             self._parameters |= {f"camera.{n}": p for n, p in self.camera.named_parameters()}
         self._layers = updated_layers(self.unet)
+        self._asked = _Asked(self.unet)
         self._switch_off()
         self._records: RecordsCalls | None = prior if isinstance(prior, RecordsCalls) else None
         self._ask: Callable[..., Tensor] | None = None
         if self._records is not None:
-            self._ask = self._records.recorded(name, self._network, updates)
+            self._ask = self._records.recorded(name, self._network, list(self._updates.values()))
 
     def parameters(self) -> dict[str, Tensor]:
         return dict(self._parameters)
@@ -160,9 +175,16 @@ class LoraCompanion(Companion):
         return zero.requires_grad_(torch.is_grad_enabled())
 
     def _network(self, embedding: Tensor | None, **given: Any) -> Any:
-        """The network's answer with the updates on; not by way of `__call__`, which the prior may have compiled."""
+        """The network's answer with the updates on, which work in the network's precision.
+
+        They are kept in 32 bits; left so in a network of 16, PEFT would turn every activation at every update into 32
+        bits and keep it for the backward pass.
+        """
+        updates = {
+            f"{_Asked.PREFIX}{key}": p.to(self.unet.dtype) for key, p in self._updates.items()
+        }
         with self._switched_on(embedding):
-            return self.unet.forward(**given)[0]
+            return functional_call(self._asked, updates, kwargs=given)[0]
 
     @contextmanager
     def _switched_on(self, embedding: Tensor | None) -> Iterator[None]:
