@@ -1,6 +1,6 @@
 """What a setting says reaches the gradient: schedules, weights, clips, negative prompts, guiders, Perp-Neg.
 
-Over the registry where a law can be; each was seen red with the rule or seam it speaks of broken.
+Over the registry where a law can be. Most were seen red with the rule or seam they speak of broken.
 """
 
 import dataclasses
