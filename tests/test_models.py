@@ -1,11 +1,13 @@
 """The list of models, the hub's answers, and refusals that say what to do; no network anywhere."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import httpx
 import pytest
 import torch
@@ -17,11 +19,13 @@ from dream3d.config import load_config
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors import model_list
 from dream3d.priors.model_list import check_model, find_model, roles
+from dream3d.priors.pipelines.codec import LatentCodec
 from dream3d.priors.pipelines.hub import model_directory
 from dream3d.priors.pipelines.opening import Opening, open_prior
 from dream3d.priors.pipelines.parts import pipeline_row
 from dream3d.priors.pipelines.table import READ_ELSEWHERE, ROWS
 from dream3d.priors.pretrained import DiffusersConfig
+from dream3d.priors.view_models import MVDreamConfig, Zero123Config
 
 CPU = torch.device("cpu")
 SD = "StableDiffusionPipeline"
@@ -91,6 +95,48 @@ def test_a_failed_download_says_what_to_do(failure: str, words: str) -> None:
     assert "prior.model=" in str(caught.value)
 
 
+def test_names_nearly_right_are_asked_about() -> None:
+    with pytest.raises(ModelError, match=r"prior\.model is 'sdxll'.* Did you mean sdxl\?"):
+        model_directory("sdxll")
+    gone = raising(FAILURES["missing"])
+    with pytest.raises(ModelError, match="Did you mean stabilityai/stable-diffusion-xl-base"):
+        model_directory("stabilityai/stable-difusion-xl-base-1.0", fetch=gone)
+    with pytest.raises(ModelError, match=r"prior\.vae=/path"):
+        model_directory("a/b", fetch=gone, setting="prior.vae")
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first question has a time limit, and after it only what is on this machine is looked at."""
+    asked: list[Any] = []
+
+    def info(name: str, revision: str | None, timeout: float) -> Any:
+        asked.append(timeout)
+        raise httpx.ReadTimeout("timed out")
+
+    def fetch(name: str, local_files_only: bool = False, **options: Any) -> str:
+        asked.append(local_files_only)
+        raise errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr("huggingface_hub.model_info", info)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(ModelError, match="the hub cannot be reached"):
+        model_directory("a/b")
+    assert 0.0 < asked[0] <= 30.0 and asked[1] is True
+
+
+def test_a_busy_hub_is_not_called_unreachable() -> None:
+    error = errors.LocalEntryNotFoundError("not here")
+    error.__cause__ = FAILURES["error"]
+    with pytest.raises(ModelError, match=r"busy.*try again later"):
+        model_directory("a/b", fetch=raising(error))
+
+
+def test_the_record_names_the_commit_in_the_hubs_cache(tmp_path: Path) -> None:
+    for config in (MVDreamConfig(), Zero123Config()):
+        origin = config._origin(tmp_path / "snapshots" / "abc")
+        assert origin == {"model": config.model, "revision": "abc", "licence": config.license}
+
+
 def test_offline_and_full_disk() -> None:
     offline = errors.LocalEntryNotFoundError("not here")
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
@@ -154,6 +200,8 @@ def damage(how: str, saved: Path) -> None:
         tensors = load_file(unet)
         tensors.pop("conv_in.bias")
         save_file(tensors, unet, {"format": "pt"})
+    elif how in ("scheduler", "tokenizer"):
+        shutil.rmtree(saved / how)
     elif how == "folder":
         for file in (saved / "vae").iterdir():
             file.unlink()
@@ -170,12 +218,25 @@ def damage(how: str, saved: Path) -> None:
         ("index", "no model_index.json"),
         ("missing", r"1 missing keys \(conv_in.bias"),
         ("folder", "vae"),
+        ("scheduler", "lacks its folder scheduler"),
+        ("tokenizer", "lacks its folder tokenizer"),
     ],
 )
 def test_damage_is_named(how: str, words: str, saved: Path) -> None:
     damage(how, saved)
     with pytest.raises(ModelError, match=words):
-        open_prior(saved, CPU)
+        open_prior(saved, CPU).embed(["a red mug"])
+
+
+def test_a_codec_of_another_kind_is_refused(saved: Path, tmp_path: Path) -> None:
+    tiny = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    blocks = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    codec = diffusers.AutoencoderTiny(latent_channels=16, **tiny, **blocks)
+    codec.save_pretrained(tmp_path / "codec")
+    with pytest.raises(ModelError, match=r"16 channels .* takes 4: give prior\.vae"):
+        open_prior(saved, CPU, Opening(vae=tmp_path / "codec"))
+    with pytest.raises(ModelError, match="batch-norm statistics"):
+        LatentCodec(codec, "batch-norm")
 
 
 def test_text_encoders_are_as_strict(saved: Path) -> None:
@@ -189,6 +250,9 @@ def test_text_encoders_are_as_strict(saved: Path) -> None:
 def test_resolution_must_fit_the_codec(saved: Path) -> None:
     with pytest.raises(ModelError, match="multiples of 2"):
         open_prior(saved, CPU, Opening(resolution=15))
+    save_tiny("StableDiffusion3Pipeline", saved.parent / "sd3")
+    with pytest.raises(ModelError, match="multiples of 4"):  # two latent cells a patch
+        open_prior(saved.parent / "sd3", CPU, Opening(resolution=18))
     with pytest.raises(ConfigError, match="precision"):
         load_config(overrides=["prior=diffusers", "prior.precision=int4"], prompt="a red mug")
 

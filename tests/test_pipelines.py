@@ -12,7 +12,9 @@ from torch import Tensor
 
 from dream3d.diffusion import Prediction, TableSchedule, add_noise
 from dream3d.priors.base import Condition
+from dream3d.priors.pipelines.call import arguments
 from dream3d.priors.pipelines.opening import Opening, open_prior
+from dream3d.priors.pipelines.packing import Text
 from dream3d.priors.pipelines.prior import PipelinePrior
 from dream3d.priors.pipelines.table import ROWS
 
@@ -329,6 +331,17 @@ def test_text_encoders_are_freed_and_come_back(saved: Any) -> None:
     torch.testing.assert_close(prior.embed(["a car"]), first[2:])
     assert (first[1] == 0.0).all(), "SDXL's empty prompt is zero"
     assert (first[0] != 0.0).any()
+
+
+def test_size_ids_are_made_once() -> None:
+    """Numbers sent to a GPU make the host wait, so no step may send them."""
+    made = [
+        arguments(ROWS["StableDiffusionXLPipeline"], {}, z, t, Text(words, words[:, 0]), 1.0, 64)
+        for z, t, words in [(torch.zeros(2, 4, 8, 8), torch.zeros(2), torch.zeros(2, 3, 8))] * 2
+    ]
+    first, second = (given["added_cond_kwargs"]["time_ids"] for given in made)
+    assert first.tolist() == [[64, 64, 0, 0, 64, 64]] * 2
+    assert first.data_ptr() == second.data_ptr()
 
 
 def test_chunks_change_nothing(saved: Any) -> None:

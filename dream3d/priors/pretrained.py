@@ -131,7 +131,7 @@ class DiffusersConfig(PriorConfig):
 
     def load(self, device: torch.device) -> Prior:
         # Imported here because listing the priors should not take the seconds diffusers needs.
-        from dream3d.priors.pipelines.hub import model_directory
+        from dream3d.priors.pipelines.hub import commit_of, model_directory
         from dream3d.priors.pipelines.opening import Opening, open_prior
 
         if not self.model:
@@ -139,7 +139,7 @@ class DiffusersConfig(PriorConfig):
                 "prior.model is missing; give a directory, an id, or a role (`dream3d models list`)"
             )
         source, directory, checkpoint = self._source()
-        vae = model_directory(self.vae, whole=True) if self.vae else None
+        vae = model_directory(self.vae, whole=True, setting="prior.vae") if self.vae else None
         scales = self.lora_scales or [1.0] * len(self.loras)
         control = self._control(directory) if self.controlnet else None
         how = Opening(
@@ -161,7 +161,7 @@ class DiffusersConfig(PriorConfig):
         prior = open_prior(directory, device, how)
         prior.origin = {
             "model": source,
-            "revision": "" if checkpoint else self.revision or _commit(directory),
+            "revision": "" if checkpoint else self.revision or commit_of(directory),
             "licence": self.license or "see the model's card",
             **({"vae": self.vae} if self.vae else {}),
             **({"controlnet": self.controlnet} if self.controlnet else {}),
@@ -178,7 +178,7 @@ class DiffusersConfig(PriorConfig):
 
         name = adapter_id(self.controlnet, pipeline_row(directory).pipeline)
         return ControlSettings(
-            model_directory(name, whole=True),
+            model_directory(name, whole=True, setting="prior.controlnet"),
             self.control,
             Path(self.control_image).expanduser() if self.control_image else None,
             self.control_scale,
@@ -195,7 +195,7 @@ class DiffusersConfig(PriorConfig):
         file = adapter_file(adapter_id(self.ip_adapter, pipeline_row(directory).pipeline))
         encoder = file.parent / "image_encoder"
         if self.image_encoder:
-            encoder = model_directory(self.image_encoder, whole=True)
+            encoder = model_directory(self.image_encoder, whole=True, setting="prior.image_encoder")
         image = Path(self.image_prompt).expanduser()
         return ImagePrompt(image, file, encoder, self.image_prompt_scale)
 
@@ -229,7 +229,9 @@ class DiffusersConfig(PriorConfig):
         entry = find_model(family.role)
         assert entry is not None, "every family has a role in models.toml"
         try:
-            directory = model_directory(self.config or entry.id, weights=False)
+            directory = model_directory(
+                self.config or entry.id, weights=False, setting="prior.config"
+            )
         except ModelError as error:
             raise ModelError(
                 f"{file} is a {family.name} file, and its configuration and tokenizer come from elsewhere: {error} "
@@ -237,11 +239,6 @@ class DiffusersConfig(PriorConfig):
             ) from error
         check_configuration(directory, family)
         return str(file), directory, file
-
-
-def _commit(directory: Path) -> str:
-    """The commit in the hub's cache a directory belongs to, or nothing."""
-    return directory.name if directory.parent.name == "snapshots" else ""
 
 
 @PRIORS.register("stable-diffusion")

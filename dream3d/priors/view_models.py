@@ -1,6 +1,7 @@
 """Priors told the view: MVDream and ImageDream, for four views together; Zero123, for a picture seen from elsewhere."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -43,9 +44,12 @@ class ViewModelConfig(PriorConfig):
         entry = find_model(self.model)
         return "" if entry is None else entry.licence
 
-    def _origin(self) -> dict[str, str]:
+    def _origin(self, directory: Path) -> dict[str, str]:
+        from dream3d.priors.pipelines.hub import commit_of
+
         licence = self.license or "see the model's card"
-        return {"model": self.model, "revision": self.revision, "licence": licence}
+        revision = self.revision or commit_of(directory)
+        return {"model": self.model, "revision": revision, "licence": licence}
 
 
 @PRIORS.register("mvdream")
@@ -62,7 +66,7 @@ class MVDreamConfig(ViewModelConfig):
 
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
         prior = open_mvdream(directory, device, self.precision, self.chunk, self.low_vram)
-        prior.origin = self._origin()
+        prior.origin = self._origin(directory)
         return prior
 
 
@@ -93,7 +97,7 @@ class ImageDreamConfig(ViewModelConfig):
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
         how = (self.precision, self.controller, self.chunk, self.low_vram)
         prior = open_imagedream(directory, device, *how)
-        prior.origin = self._origin()
+        prior.origin = self._origin(directory)
         return prior
 
 
@@ -112,7 +116,7 @@ class Zero123Config(ViewModelConfig):
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
         how = (self.precision, self.stable, self.chunk, self.low_vram)
         prior = open_zero123(directory, device, *how)
-        prior.origin = self._origin()
+        prior.origin = self._origin(directory)
         return prior
 
 

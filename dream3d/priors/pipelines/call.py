@@ -76,6 +76,12 @@ def _flux2_text_ids(count: int, length: int, device: torch.device) -> Tensor:
     return torch.cartesian_prod(zero, zero, zero, places).expand(count, -1, -1)
 
 
+@lru_cache(maxsize=32)
+def _size_ids(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[6]: original size, corner and target size; made once, because sending numbers to a GPU waits for it."""
+    return torch.tensor([size, size, 0, 0, size, size], device=device, dtype=dtype)
+
+
 def _positions(row: PipelineRow, z: Tensor, length: int) -> dict[str, Any]:
     count, _, height, width = z.shape
     if row.positions == "flux":
@@ -131,10 +137,9 @@ def arguments(
         )
     pooled = None if text.pooled is None else text.pooled.to(dtype)
     if row.size_ids:
-        ids = torch.tensor([size, size, 0, 0, size, size], device=z.device, dtype=dtype)
         given["added_cond_kwargs"] = {
             row.pooled: pooled,
-            "time_ids": ids.expand(count, -1),
+            "time_ids": _size_ids(size, z.device, dtype).expand(count, -1),
         }
     elif row.pooled:
         given[row.pooled] = pooled

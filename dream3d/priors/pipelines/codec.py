@@ -68,9 +68,21 @@ class LatentCodec:
             self.shift = torch.tensor(config["latents_mean"], device=device).reshape(shape)
             self.factor = 1.0 / torch.tensor(config["latents_std"], device=device).reshape(shape)
         elif norm == "batch-norm":
+            if not hasattr(vae, "bn"):
+                raise ModelError(
+                    f"{type(vae).__name__} lacks batch-norm statistics; it is not this model's: leave prior.vae empty"
+                )
             self.shift = vae.bn.running_mean.float().reshape(1, -1, 1, 1)
             variance = vae.bn.running_var.float().reshape(1, -1, 1, 1)
             self.factor = (variance + config["batch_norm_eps"]).rsqrt()
+
+    @property
+    def channels(self) -> int | None:
+        """Of a latent; None where the codec does not say."""
+        if self.vae is None:
+            return None
+        found = self.vae.config.get("latent_channels") or self.vae.config.get("z_dim")
+        return found and int(found) * (4 if self.norm == "batch-norm" else 1)
 
     def encode(self, signal: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """The posterior's mean, normalised; differentiable."""

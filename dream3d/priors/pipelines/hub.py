@@ -1,9 +1,11 @@
 """From a model's id to a directory on this machine: downloads, and says plainly why one is not possible."""
 
+import difflib
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from dream3d.errors import ModelError
+from dream3d.priors.model_list import model_list, roles
 
 WANTED = ("*.json", "*.txt", "*.model", "*.jinja")
 UNWANTED = ("*.fp16.safetensors", "*non_ema*", "safety_checker/*", "*.bf16.safetensors")
@@ -17,6 +19,30 @@ class Fetch(Protocol):
     def __call__(self, repo_id: str, **options: Any) -> str:
         """The directory the files of `repo_id` are in."""
         ...
+
+
+PATIENCE = 10.0
+"""Seconds the hub is given for its first answer."""
+
+
+def download(repo_id: str, **options: Any) -> str:
+    """`huggingface_hub.snapshot_download`, which by itself waits without end for a hub that never answers."""
+    from huggingface_hub import errors, model_info, snapshot_download
+
+    try:
+        model_info(repo_id, revision=options.get("revision"), timeout=PATIENCE)
+    except errors.HfHubHTTPError:
+        pass  # an answer; the download will meet it too, and may do with what is here already
+    except Exception:  # the transport's own, offline mode: what is on this machine has to do
+        return snapshot_download(repo_id, **options, local_files_only=True)
+    return snapshot_download(repo_id, **options)
+
+
+def _like(name: str) -> str:
+    """A question about the listed ids or roles that look most like `name`; empty where none does."""
+    known = [*roles(), *(entry.id for entry in model_list())]
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=2, cutoff=0.75)
+    return f" Did you mean {' or '.join(close)}?" if close and name not in close else ""
 
 
 def is_directory(source: str) -> bool:
@@ -33,6 +59,7 @@ def model_directory(
     whole: bool = False,
     weights: bool = True,
     only: tuple[str, ...] = (),
+    setting: str = "prior.model",
 ) -> Path:
     """Where the files of a model are; downloads them first if `source` is an id that is not here yet.
 
@@ -43,6 +70,7 @@ def model_directory(
         alternatives: ids to name when this one cannot be had. They are never taken by themselves.
         whole: also weights at the top, as a part on its own has; of a pipeline only its folders' are fetched.
         only: patterns of the files to fetch instead.
+        setting: what named it, for messages.
         weights: False leaves them out: configurations and tokenizers alone.
 
     Raises:
@@ -52,15 +80,15 @@ def model_directory(
         path = Path(source).expanduser()
         if not path.is_dir():
             raise ModelError(
-                f"there is no directory {path}; give a model's directory or its id, owner/name"
+                f"{setting}: there is no directory {path}; give a model's directory or its id, owner/name"
             )
         return path
     if source.count("/") != 1 or not all(source.split("/")):
-        raise ModelError(f"model is '{source}'; give a directory, or an id of the form owner/name")
-    if fetch is None:
-        from huggingface_hub import snapshot_download
-
-        fetch = cast(Fetch, snapshot_download)
+        raise ModelError(
+            f"{setting} is '{source}'; give a directory, an id of the form owner/name, or a role that "
+            f"`dream3d models list` names.{_like(source)}"
+        )
+    fetch = cast(Fetch, download) if fetch is None else fetch
     files = [*WANTED, "*.safetensors" if whole else "*/*.safetensors"] if weights else [*WANTED]
     try:
         return Path(
@@ -72,7 +100,12 @@ def model_directory(
             )
         )
     except Exception as error:  # the client raises its own, the transport's and the system's errors
-        raise hub_error(source, error, alternatives) from error
+        raise hub_error(source, error, alternatives, setting) from error
+
+
+def commit_of(directory: Path) -> str:
+    """The commit in the hub's cache a directory belongs to, or nothing."""
+    return directory.name if directory.parent.name == "snapshots" else ""
 
 
 def adapter_file(source: str) -> Path:
@@ -101,15 +134,23 @@ def adapter_file(source: str) -> Path:
     folder = inside.rpartition("/")[0]
     beside = f"{folder}/image_encoder" if folder else "image_encoder"
     only = (inside, f"{beside}/*.json", f"{beside}/*.safetensors")
-    return model_directory(f"{owner}/{name}", only=only) / inside
+    return model_directory(f"{owner}/{name}", only=only, setting="prior.ip_adapter") / inside
 
 
-def hub_error(source: str, error: Exception, alternatives: tuple[str, ...] = ()) -> ModelError:
+def hub_error(
+    source: str,
+    error: Exception,
+    alternatives: tuple[str, ...] = (),
+    setting: str = "prior.model",
+) -> ModelError:
     """What a failed download means, and what to do."""
     from huggingface_hub import errors
 
     other = f" Others for the same purpose: {', '.join(alternatives)}." if alternatives else ""
-    local = "or give a local directory (prior.model=/path/to/model)"
+    local = f"or give a local directory ({setting}=/path/to/it)"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        answer = error.__cause__  # the client says so too where the hub is there but busy
+        error = answer if isinstance(answer, errors.HfHubHTTPError) else error
     if isinstance(error, errors.GatedRepoError):
         return ModelError(
             f"{source} is gated: accept its licence at https://huggingface.co/{source}, log in with "
@@ -121,7 +162,7 @@ def hub_error(source: str, error: Exception, alternatives: tuple[str, ...] = ())
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return ModelError(
-            f"{source} does not exist on the hub, or is private: check the spelling, {local}.{other}"
+            f"{source} does not exist on the hub, or is private: check the spelling, {local}.{_like(source)}{other}"
         )
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return ModelError(

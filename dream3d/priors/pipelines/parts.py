@@ -134,6 +134,11 @@ def load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         ModelError: damaged, of another kind, or weights missing or left over.
     """
     name = folder.name
+    if not folder.is_dir() or not any(folder.iterdir()):
+        # The libraries would look for it on the hub.
+        raise ModelError(
+            f"{folder.parent} lacks its folder {name}; restore the directory or download it again"
+        )
     try:
         if not issubclass(cls, torch.nn.Module):
             return cls.from_pretrained(folder, local_files_only=True)

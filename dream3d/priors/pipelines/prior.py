@@ -127,13 +127,20 @@ class PipelinePrior(Prior):
         self.table = self.schedule if isinstance(self.schedule, TableSchedule) else None
         self.dtype = next(parts.network.parameters()).dtype
         self.image_size = resolution or self._native()
-        step = self.codec.downscale * (2 if self.row.layout in ("packed", "list") else 1)
+        patch = parts.network.config.get("patch_size")
+        patch = 2 if self.row.layout in ("packed", "list") else patch
+        step = self.codec.downscale * (patch if isinstance(patch, int) else 1)
         if self.image_size % step:
             raise ModelError(
                 f"prior.resolution is {self.image_size}; a {self.row.pipeline} takes multiples of {step}"
             )
         side = self.image_size // self.codec.downscale
         self.latent_shape = (self._channels(), side, side)
+        if self.codec.channels not in (None, self.latent_shape[0]):
+            raise ModelError(
+                f"the codec makes {self.codec.channels} channels and the network of this {self.row.pipeline} takes "
+                f"{self.latent_shape[0]}: give prior.vae one for this kind of model, or leave it empty"
+            )
         self._accelerate(
             acceleration
             if isinstance(acceleration, Accelerator)
