@@ -3,6 +3,8 @@
 import json
 import shutil
 import struct
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,6 +157,30 @@ def test_no_code_and_no_pickles_are_fetched(tmp_path: Path) -> None:
     assert model_directory("a/b", fetch=fetch) == tmp_path
     for bad in ("*.py", "*.bin", "*.ckpt"):
         assert bad not in asked["allow_patterns"]
+
+
+def test_what_is_fetched_of_a_model(tmp_path: Path) -> None:
+    """A pipeline's folders, or a part's own weights at the top; its revision; no second copy in 16 bits."""
+    asked: dict[str, Any] = {}
+
+    def fetch(repo_id: str, **options: Any) -> str:
+        asked.update(options)
+        return str(tmp_path)
+
+    def comes(file: str) -> bool:
+        wanted, unwanted = asked["allow_patterns"], asked["ignore_patterns"]
+        return any(map(partial(fnmatch, file), wanted)) and not any(
+            map(partial(fnmatch, file), unwanted)
+        )
+
+    model_directory("a/b", "main~3", fetch=fetch)
+    assert asked["revision"] == "main~3"
+    assert comes("unet/model.safetensors") and comes("unet/config.json")
+    assert not comes("model.safetensors") and not comes("unet/model.fp16.safetensors")
+    model_directory("a/vae", whole=True, fetch=fetch)
+    assert comes("model.safetensors") and not comes("model.fp16.safetensors")
+    model_directory("a/b", weights=False, fetch=fetch)
+    assert comes("unet/config.json") and not comes("unet/model.safetensors")
 
 
 def test_strange_sources(tmp_path: Path) -> None:

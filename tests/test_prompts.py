@@ -114,3 +114,33 @@ def test_latents_of_the_closed_form_priors_are_the_images() -> None:
     larger = images.repeat_interleave(2, 1).repeat_interleave(2, 2)
     torch.testing.assert_close(prior.encode(larger), prior.encode(images))
     assert prior.encode(torch.rand(1, 21, 13, 3)).shape == (1, 3, 8, 8)
+
+
+class SpellingPrior(ClosedFormPrior):
+    """Embeds every text as its letters, so that no two are alike."""
+
+    def embed(self, prompts: list[str]) -> torch.Tensor:
+        return torch.tensor([[[float(x) for x in p.ljust(40).encode()]] for p in prompts])
+
+
+@pytest.mark.parametrize("azimuth", [90.0, -90.0])
+def test_perp_neg_keeps_a_view_from_the_front_and_never_from_its_own_side(azimuth: float) -> None:
+    prior = SpellingPrior(4)
+    own, front = prior.embed(
+        [f"a mug, {side} view" for side in ("left" if azimuth > 0.0 else "right", "front")]
+    )
+    away, weights = Prompts(prior, "a mug").sides(orbit_cameras([azimuth]), "text")
+    strength = {
+        name: sum(
+            w.item() for c, w in zip(away, weights[:, 0], strict=True) if c.tokens[0].equal(tokens)
+        )
+        for name, tokens in (("own", own), ("front", front))
+    }
+    assert strength["front"] < -1.0 and abs(strength["own"]) < 0.01
+    assert len(away) == 2 and not own.equal(front)
+
+
+def test_a_companion_is_told_the_prompt_without_view_words() -> None:
+    prior = SpellingPrior(4)
+    plain = Prompts(prior, "a mug").plain(orbit_cameras([0.0, 120.0]), "text")
+    assert plain.tokens.equal(prior.embed(["a mug", "a mug"]))
