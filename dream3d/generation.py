@@ -25,6 +25,7 @@ from dream3d.export.pictures import write_preview
 from dream3d.export.run import about_run
 from dream3d.kernels import compilation_seconds
 from dream3d.memory import Reductions, is_out_of_memory
+from dream3d.origin import as_record
 from dream3d.parallel import ALONE, ViewShare
 from dream3d.phases import Phases
 from dream3d.priors.base import Prior
@@ -248,7 +249,7 @@ def _work(
         "peak_memory_megabytes": None,
         "phases": {},
         "versions": versions(),
-        "prior": before.get("prior", {}) if prior is None else dict(prior.origin),
+        "prior": before.get("prior", {}) if prior is None else as_record(prior.origins),
         **({} if config.second is None else {"second": _origin(before, second)}),
         "warnings": [],
         "error": None,
@@ -279,7 +280,7 @@ def _work(
             close("cancelled")
             if on_event is not None:
                 on_event("stopping", {"steps": made.steps})
-        problems = export_all(made.scene, run.path, phases, about_run(config))
+        problems = export_all(made.scene, run.path, phases, about_run(config, record))
         for name, spent_in in made.phases.items():
             phases.seconds[name] = phases.seconds.get(name, 0.0) + spent_in
         record["phases"] = {name: round(value, 3) for name, value in phases.seconds.items()}
@@ -297,9 +298,9 @@ def _work(
     return _result(run, written, made.scene)
 
 
-def _origin(before: dict[str, Any], second: Second | None) -> dict[str, str]:
-    """Model and licence of the second prior; of a resumed run, as its record has them."""
-    return before.get("second", {}) if second is None else dict(second.prior.origin)
+def _origin(before: dict[str, Any], second: Second | None) -> dict[str, Any]:
+    """Models of the second prior; of a resumed run, as its record has them."""
+    return before.get("second", {}) if second is None else as_record(second.prior.origins)
 
 
 def _optimise(

@@ -250,7 +250,8 @@ def test_a_fixed_picture(saved: Any, tmp_path: Path) -> None:
         model=str(directory), controlnet=str(control), control_image=str(file), control_scale=0.5
     )
     prior = config.load(CPU)
-    assert not prior.control and prior.origin["controlnet"] == str(control)
+    assert not prior.control
+    assert [(one.use, one.model) for one in prior.origins[1:]] == [("controlnet", str(control))]
     other = open_prior(directory, CPU, Opening(control=ControlSettings(control, scale=0.5)))
     tokens = prior.embed(["a red mug"])
     other.embed([""])

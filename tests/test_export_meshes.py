@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -18,16 +19,20 @@ from dream3d.export import FORMATS, About, Asset, ExportOptions, export_asset, e
 from dream3d.export.formats.html import covariances, page
 from dream3d.export.formats.stl import closed_mesh, welded
 from dream3d.export.materials import with_corners
+from dream3d.origin import ModelOrigin
 from dream3d.scenes.surface import ColoredMesh
 
 OPTIONS = ExportOptions(texture_size=256, picture_size=32, frames=4)
 EVIL = 'a "mug" <img src=x onerror=alert(1)></script> ${oc.env:HOME}\r\nv 9 9 9 ünï'
+NOTES = ("model: owner/model, revision abc123, MIT", "codec: owner/taesd", "seed: 3")
 LOW, HIGH = np.array([-0.25, -0.6, -0.2]), np.array([0.7, 0.6, 0.45])
 
 
 @pytest.fixture(scope="module")
 def asset() -> Asset:
-    return Asset(MeshAsset(), About(prompt=EVIL, prior="embedded", license="Apache-2.0", seed=3))
+    models = (ModelOrigin("owner/model", "abc123", "MIT"), ModelOrigin("owner/taesd", use="codec"))
+    about = About(EVIL, "diffusers", "owner/model", "MIT", 3, "abc123", models)
+    return Asset(MeshAsset(), about)
 
 
 def encoded(asset: Asset, name: str, options: ExportOptions = OPTIONS) -> bytes:
@@ -141,16 +146,21 @@ def test_normals_are_smooth_across_the_seams_of_a_texture() -> None:
 
 
 def test_files_tell_where_they_come_from(asset: Asset, tmp_path: Path) -> None:
-    """Program, prompt, prior, licence and seed, as data; what a prompt holds is never a line of its own."""
+    """Program, prompt, models, licences and seed, as data; what a prompt holds is never a line of its own."""
     known = asset.about.known()
-    data = encoded(asset, "glb")
-    document = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
-    extras = document["asset"]["extras"]
-    assert {key: extras[key] for key in known} == known and known["prompt"] == EVIL
-    assert document["asset"]["copyright"].endswith("under Apache-2.0")
+    assert known["prompt"] == EVIL and known["revision"] == "abc123"
+    assert known["models"][1] == {"use": "codec", "model": "owner/taesd"}
+    for options in (OPTIONS, ExportOptions(texture_size=0)):
+        data = encoded(asset, "glb", options)
+        document = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+        extras = document["asset"]["extras"]
+        assert {key: extras[key] for key in known} == known
+        assert document["asset"]["copyright"].endswith("under MIT")
+    header = encoded(asset, "mesh-ply").partition(b"end_header\n")[0].decode("ascii").splitlines()
+    assert {f"comment {line}" for line in NOTES} <= set(header)
     text = zipfile.ZipFile(io.BytesIO(encoded(asset, "obj"))).read("asset.obj").decode()
     lines = text.splitlines()
-    assert lines[0].startswith("# dream3d") and "# seed: 3" in lines
+    assert lines[0].startswith("# dream3d") and {f"# {line}" for line in NOTES} <= set(lines)
     assert [line.startswith("# prompt: a ") for line in lines].count(True) == 1
     assert not [line for line in lines if line.startswith("v 9 9 9")]
     if FORMATS["usdz"].missing() is None:
@@ -159,7 +169,8 @@ def test_files_tell_where_they_come_from(asset: Asset, tmp_path: Path) -> None:
         (tmp_path / "asset.usdz").write_bytes(encoded(asset, "usdz"))
         stage = Usd.Stage.Open(str(tmp_path / "asset.usdz"))
         assert dict(stage.GetRootLayer().customLayerData) == {
-            key: str(value) for key, value in known.items()
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in known.items()
         }
 
 
@@ -209,6 +220,9 @@ def test_films_play_in_every_channel(asset: Asset, tmp_path: Path, name: str) ->
         frames = [np.frombuffer(f, np.uint8).reshape(32, 32, 3) for f in reader]
         assert len(frames) == 4
         shown[channel] = frames
+    ask = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "ffmetadata", "-"]
+    told = subprocess.run(ask, capture_output=True, check=True).stdout.decode()
+    assert all(line in told.replace("\\", "") for line in NOTES)
     rgb = shown["rgb"][0].astype(int)
     assert rgb[9, 16, 0] > rgb[9, 16, 2] and rgb[22, 16, 2] > rgb[22, 16, 0], "red above blue"
     # A front that faces the viewer is (0.5, 0.5, 1).
@@ -218,6 +232,7 @@ def test_films_play_in_every_channel(asset: Asset, tmp_path: Path, name: str) ->
 
 def test_gif_turns_for_ever(asset: Asset) -> None:
     picture = Image.open(io.BytesIO(encoded(asset, "gif")))
+    assert set(NOTES) < set(picture.info["comment"].decode().splitlines())
     assert picture.info["loop"] == 0 and getattr(picture, "n_frames", 1) == 4
     front = np.asarray(picture.convert("RGB")).astype(int)
     assert front[9, 16, 0] > front[9, 16, 2] and front[22, 16, 2] > front[22, 16, 0]

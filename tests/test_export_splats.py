@@ -28,16 +28,23 @@ from dream3d.export.formats.splat import splat_bytes
 from dream3d.export.formats.spz import spz_bytes
 from dream3d.export.splat_codes import along_a_curve, smallest_three
 from dream3d.export.splat_ply import SplatArrays, splat_ply_bytes
+from dream3d.origin import ModelOrigin
 
 COUNT = 300
+MODELS = (
+    ModelOrigin("owner/model", "abc123", "MIT"),
+    ModelOrigin("style.safetensors", "sha256:00ff", use="lora"),
+)
+# Many readers look for the end of a PLY's header by its last word and the end of the line.
+ABOUT = About(prompt="a röd mug end_header\nelement x 3 end_header", seed=3, models=MODELS)
 Writer = Callable[[SplatArrays], bytes]
 WRITERS: dict[str, Writer] = {
-    "asset.ply": splat_ply_bytes,
+    "asset.ply": lambda splats: splat_ply_bytes(splats, ABOUT.ply_comments()),
     "asset.splat": splat_bytes,
-    "asset.compressed.ply": compressed_ply_bytes,
+    "asset.compressed.ply": lambda splats: compressed_ply_bytes(splats, ABOUT),
     "asset.spz": spz_bytes,
-    "asset.sog": lambda splats: sog_bytes(splats, "test"),
-    "asset.splats.glb": lambda splats: gltf_splat_bytes(splats, About()),
+    "asset.sog": lambda splats: sog_bytes(splats, ABOUT),
+    "asset.splats.glb": lambda splats: gltf_splat_bytes(splats, ABOUT),
 }
 
 
@@ -210,7 +217,7 @@ def test_spz_out_of_reach_is_refused() -> None:
 
 
 def test_sog_pictures_are_lossless_and_meta_is_version_two() -> None:
-    archive = zipfile.ZipFile(io.BytesIO(sog_bytes(random_splats(), "test")))
+    archive = zipfile.ZipFile(io.BytesIO(sog_bytes(random_splats(), ABOUT)))
     meta = json.loads(archive.read("meta.json"))
     assert (meta["version"], meta["count"], meta["shN"]["bands"]) == (2, COUNT, 3)
     assert meta["scales"]["codebook"] == sorted(meta["scales"]["codebook"])
@@ -218,6 +225,29 @@ def test_sog_pictures_are_lossless_and_meta_is_version_two() -> None:
         if name.endswith(".webp"):
             data = archive.read(name)
             assert data[12:16] == b"VP8L" and Image.open(io.BytesIO(data)).mode in ("RGB", "RGBA")
+
+
+@pytest.mark.parametrize("name", ["asset.ply", "asset.compressed.ply"])
+def test_headers_name_the_models_and_end_where_they_end(name: str) -> None:
+    header, _, body = WRITERS[name](random_splats(3)).partition(b"end_header\n")
+    lines = header.decode("ascii").splitlines()
+    assert "comment model: owner/model, revision abc123, MIT" in lines
+    assert "comment lora: style.safetensors, revision sha256:00ff" in lines
+    assert [line for line in lines if "element x" in line] == [
+        "comment prompt: a r\\xf6d mug end header element x 3 end header"
+    ]
+    assert header.split()[-1] != b"end" and body
+
+
+def test_json_names_the_models() -> None:
+    said = [
+        {"use": "model", "model": "owner/model", "revision": "abc123", "licence": "MIT"},
+        {"use": "lora", "model": "style.safetensors", "revision": "sha256:00ff"},
+    ]
+    sog = zipfile.ZipFile(io.BytesIO(WRITERS["asset.sog"](random_splats(3))))
+    assert json.loads(sog.read("meta.json"))["asset"]["extras"]["models"] == said
+    document, _ = glb_attributes(WRITERS["asset.splats.glb"](random_splats(3)))
+    assert document["asset"]["extras"]["models"] == said
 
 
 def test_a_morton_curve_keeps_every_splat_and_neighbours_together() -> None:

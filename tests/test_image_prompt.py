@@ -192,7 +192,9 @@ def test_by_settings(saved: Any, tmp_path: Path) -> None:
         model=str(directory), image_prompt=str(picture), ip_adapter=str(adapter.parent)
     )
     prior: Any = config.load(CPU)
-    assert prior.origin["ip_adapter"] == str(adapter.parent)
+    assert [(one.use, one.model) for one in prior.origins[1:]] == [
+        ("ip-adapter", str(adapter.parent))
+    ]
     assert prior.parts.text.image.shape == (2, 4, HIDDEN)
     assert not any("image_encoder" in name for name, _ in prior.network.named_modules())
     with pytest.raises(ConfigError, match="give both or neither"):
@@ -220,6 +222,7 @@ def test_only_the_adapter_and_its_encoder_are_fetched(monkeypatch: pytest.Monkey
         "models/ip-adapter_sd15.safetensors",
         "models/image_encoder/*.json",
         "models/image_encoder/*.safetensors",
+        "README.md",
     ]
     assert "*.json" in WANTED, "which would fetch every folder's"
 

@@ -13,6 +13,7 @@ PACKAGES = ("dream3d", "renderers", "guidance", "systems")
 # Modules of dream3d that everything else may use.
 VOCABULARY = (
     "dream3d.errors",
+    "dream3d.origin",
     "dream3d.registry",
     "dream3d.cameras",
     "dream3d.controls",

@@ -14,17 +14,20 @@ import httpx
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors.torch import save_file
 from tiny_pipelines import BUILDERS, save_tiny
 
 from dream3d.cli.main import main
 from dream3d.config import load_config
 from dream3d.errors import ConfigError, ModelError
+from dream3d.origin import ModelOrigin
 from dream3d.priors import model_list
 from dream3d.priors.model_list import check_model, find_model, roles
 from dream3d.priors.pipelines.codec import LatentCodec
 from dream3d.priors.pipelines.hub import model_directory
 from dream3d.priors.pipelines.opening import Opening, open_prior
 from dream3d.priors.pipelines.parts import pipeline_row
+from dream3d.priors.pipelines.provenance import UNKNOWN, origin_of
 from dream3d.priors.pipelines.table import READ_ELSEWHERE, ROWS
 from dream3d.priors.pretrained import DiffusersConfig
 from dream3d.priors.view_models import MVDreamConfig, Zero123Config
@@ -134,9 +137,43 @@ def test_a_busy_hub_is_not_called_unreachable() -> None:
 
 
 def test_the_record_names_the_commit_in_the_hubs_cache(tmp_path: Path) -> None:
+    cached = tmp_path / "snapshots" / "abc"
     for config in (MVDreamConfig(), Zero123Config()):
-        origin = config._origin(tmp_path / "snapshots" / "abc")
-        assert origin == {"model": config.model, "revision": "abc", "licence": config.license}
+        origin = origin_of(config.model, cached)
+        assert origin == ModelOrigin(config.model, "abc", config.license) and origin.licence
+    inside = "h94/IP-Adapter/models/ip-adapter_sd15.safetensors"
+    found = origin_of(inside, cached / "models" / "ip-adapter_sd15.safetensors", "ip-adapter")
+    assert found == ModelOrigin(inside, "abc", "Apache-2.0", "ip-adapter")
+
+
+@pytest.mark.parametrize(
+    ("head", "licence"),
+    [
+        ("---\nlicense: mit\ntags:\n- license: no\n---\n# A codec", "mit"),
+        (
+            "---\nlicense: other\nlicense_name: 'stabilityai-ai-community'\n---",
+            "stabilityai-ai-community",
+        ),
+        ("license: mit", UNKNOWN),
+        ("---\ntags: x\n---\nlicense: mit", UNKNOWN),
+    ],
+)
+def test_a_licence_is_read_from_the_models_card(head: str, licence: str, tmp_path: Path) -> None:
+    cached = tmp_path / "snapshots" / "abc"
+    cached.mkdir(parents=True)
+    (cached / "README.md").write_text(head)
+    assert origin_of("a/b", cached) == ModelOrigin("a/b", "abc", licence)
+    assert origin_of("a/b", cached / "unet" / "x.safetensors").licence == licence
+
+
+def test_a_local_file_is_told_apart_by_its_digest(tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    save_file({"a": torch.zeros(1)}, file, {"modelspec.license": "CC0"})
+    one = origin_of(str(file), file, "lora")
+    assert one.revision.startswith("sha256:") and one.licence == "CC0"
+    save_file({"a": torch.ones(1)}, file)
+    other = origin_of(str(file), file, "lora")
+    assert other.revision != one.revision and other.licence == UNKNOWN
 
 
 def test_offline_and_full_disk() -> None:
@@ -180,7 +217,7 @@ def test_what_is_fetched_of_a_model(tmp_path: Path) -> None:
     model_directory("a/vae", whole=True, fetch=fetch)
     assert comes("model.safetensors") and not comes("model.fp16.safetensors")
     model_directory("a/b", weights=False, fetch=fetch)
-    assert comes("unet/config.json") and not comes("unet/model.safetensors")
+    assert comes("README.md") and comes("unet/config.json") and not comes("unet/model.safetensors")
 
 
 def test_strange_sources(tmp_path: Path) -> None:
@@ -293,7 +330,7 @@ def test_precision_is_the_weights(saved: Path) -> None:
 def test_config_takes_a_directory_or_a_role(saved: Path) -> None:
     config = load_config(overrides=["prior=diffusers", f"prior.model={saved}"], prompt="a red mug")
     prior = config.prior.load(CPU)
-    assert prior.origin["model"] == str(saved)
+    assert prior.origins[0].model == str(saved)
     assert prior.latent_shape == (4, 8, 8)
     entry = find_model("draft")
     assert entry is not None and entry.id.startswith("stable-diffusion-v1-5/")

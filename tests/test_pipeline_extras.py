@@ -1,5 +1,7 @@
 """LoRA files and other codecs, against the pipeline that loads them itself."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_pipelines import run
 from tiny_pipelines import save_tiny
@@ -135,12 +138,23 @@ def test_tiny_autoencoder_takes_the_codecs_place(saved: Path, tmp_path: Path) ->
         open_prior(saved, CPU, Opening(vae=saved / "unet"))
 
 
-def test_generate_with_a_model_directory(saved: Path, tmp_path: Path) -> None:
-    """The whole program on a tiny Stable Diffusion: text encoders come once, the record names the model."""
-    from dream3d.config import load_config
-    from dream3d.generation import generate_run
-    from dream3d.priors.pipelines import text
+def glb_extras(file: Path) -> dict[str, Any]:
+    data = file.read_bytes()
+    document = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    return document["asset"]["extras"]
 
+
+def test_generate_with_a_role(saved: Path, tmp_path: Path) -> None:
+    """The whole program on a tiny Stable Diffusion: text encoders come once, the record and every file name the
+    models that were used, by id and commit, and no place on this machine."""
+    from dream3d.config import load_config
+    from dream3d.export.run import about_run, load_asset
+    from dream3d.generation import generate_run
+    from dream3d.priors.pipelines import hub, text
+
+    cached = tmp_path / "snapshots" / "0123abc"
+    shutil.copytree(saved, cached)
+    file = write_lora(diffusers.StableDiffusionPipeline.from_pretrained(saved), tmp_path, False)
     opened = []
     embed = text.TextEmbedder.embed
 
@@ -150,25 +164,38 @@ def test_generate_with_a_model_directory(saved: Path, tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text.TextEmbedder, "embed", counted)
+        patch.setattr(hub, "download", lambda repo_id, **_: str(cached))
         config = load_config(
             "gaussian",
             {
-                "prior": {"name": "diffusers", "model": str(saved)},
+                "prior": {"name": "diffusers", "model": "draft", "loras": [str(file)]},
                 "conditioning": "text",
                 "steps": 3,
                 "render_size": 16,
+                # Few and small splats: the surface is found in less time.
+                "scene.count": 20,
+                "scene.init_scale": 0.5,
             },
             prompt="a red mug",
         )
         result = generate_run(config, tmp_path / "run")
     assert result.status == "done"
     assert len(opened) == 1, "one call embeds all views' words"
-    assert result.record["prior"]["model"] == str(saved)
-    assert result.record["prior"]["licence"]
-    from dream3d.export.run import about_run
-
-    about = about_run(config).known()
-    assert (about["prior"], about["model"]) == ("diffusers", str(saved))
+    model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    main = {"model": model, "revision": "0123abc", "licence": "CreativeML OpenRAIL-M"}
+    assert {name: result.record["prior"][name] for name in main} == main
+    again = load_asset(tmp_path / "run").about.known()
+    for told in (glb_extras(result.files["asset.glb"]), again):
+        assert told["models"][0] == {"use": "model", **main} and told["revision"] == "0123abc"
+        lora = told["models"][1]
+        assert (lora["use"], lora["model"]) == ("lora", LORA) and lora["revision"][:7] == "sha256:"
+        assert str(tmp_path) not in json.dumps(told)
+    header = result.files["asset.ply"].read_bytes().partition(b"end_header\n")[0].decode("ascii")
+    line = f"model: {model}, revision 0123abc, CreativeML OpenRAIL-M"
+    assert f"comment {line}" in header.splitlines()
+    assert line in Image.open(result.files["preview.png"]).info["Comment"].splitlines()
+    # Without a record the role's preferred model is what can be said.
+    assert about_run(config).known()["model"] == model
     named = load_config("gaussian", {"prior": {"name": "stable-diffusion"}}, prompt="a red mug")
     assert about_run(named).known()["license"] == "CreativeML OpenRAIL-M"
 

@@ -8,12 +8,13 @@ export_run("outputs/a-red-mug-3f2a9c1e", "usdz").path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dream3d.export.asset import About, Asset
+    from dream3d.export.about import About
+    from dream3d.export.asset import Asset
     from dream3d.export.formats.base import FORMATS, ExportOptions
     from dream3d.export.run import Export, export_asset, export_run, export_scene, load_asset
 
 _WHERE = {
-    "About": "asset",
+    "About": "about",
     "Asset": "asset",
     "FORMATS": "formats.base",
     "ExportOptions": "formats.base",

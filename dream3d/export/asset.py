@@ -1,12 +1,12 @@
-"""What formats ask a scene for, made once and only when asked: splats, a mesh, pictures, and where it comes from."""
+"""What formats ask a scene for, made once and only when asked: splats, a mesh, pictures."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import torch
 
-import dream3d
+from dream3d.export.about import About
 from dream3d.export.materials import Textured, check_faces, eight_bits, with_corners
 from dream3d.export.splat_ply import SplatArrays, check_splats, splat_arrays
 from dream3d.scenes.base import Scene
@@ -17,34 +17,6 @@ from dream3d.scenes.surface import ColoredMesh
 
 CONVERTED_FACES, CONVERTED_SPLATS = 20_000, 20_000
 """Of a scene that is not made of splats: a mesh of so many faces is covered with so many."""
-
-
-@dataclass(frozen=True)
-class About:
-    """Where an asset comes from; written into files that have a place for it.
-
-    Attributes:
-        prompt: as it was typed.
-        prior: name of the prior that guided it.
-        model: what weights the prior used.
-        license: of those weights, as an SPDX name where there is one.
-        seed: of the run.
-    """
-
-    prompt: str | None = None
-    prior: str | None = None
-    model: str | None = None
-    license: str | None = None
-    seed: int | None = None
-
-    @property
-    def generator(self) -> str:
-        """The program and its version."""
-        return f"dream3d {dream3d.__version__}"
-
-    def known(self) -> dict[str, str | int]:
-        """What is known, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Asset:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from dream3d.errors import Dream3DError
 from dream3d.export import pictures
-from dream3d.export.asset import About, Asset
+from dream3d.export.about import About
+from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, ExportOptions
 from dream3d.export.run import export_asset
 from dream3d.phases import Phases
@@ -30,6 +31,8 @@ def export_all(
     """
     asset, options = Asset(scene, about), ExportOptions(texture_size=0, frames=pictures.FRAMES)
 
+    told = asset.about.comment()
+
     def written_as(name: str) -> Callable[[Path], object]:
         return lambda path: export_asset(asset, name, path, options)
 
@@ -37,7 +40,7 @@ def export_all(
     if scene.to_splats() is not None:
         names.insert(0, "ply")
     exports: list[tuple[str, Callable[[Path], object]]] = [
-        ("preview.png", lambda path: pictures.write_preview(scene, path)),
+        ("preview.png", lambda path: pictures.write_preview(scene, path, comment=told)),
         *((FORMATS[name].file_name, written_as(name)) for name in names),
     ]
     problems: list[Dream3DError] = []

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-import dream3d
 from dream3d.errors import AssetError
+from dream3d.export.about import About
 
 FORMAT_VERSION = 1
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
@@ -97,6 +97,7 @@ def glb_bytes(
     vertices: Float[np.ndarray, "V 3"],
     faces: Int[np.ndarray, "F 3"],
     colors: Float[np.ndarray, "V 3"],
+    about: About | None = None,
 ) -> bytes:
     """A GLB file of one mesh.
 
@@ -104,6 +105,7 @@ def glb_bytes(
         vertices: positions in the world, +Y up.
         faces: vertex indices, counter-clockwise seen from outside.
         colors: sRGB in [0, 1].
+        about: see `asset_info`.
 
     Raises:
         AssetError: see `check_mesh`.
@@ -139,11 +141,7 @@ def glb_bytes(
     }
     indices = buffer.add(faces.reshape(-1).astype("<u4"), UINT, "SCALAR", INDICES)
     document = {
-        "asset": {
-            "version": "2.0",
-            "generator": f"dream3d {dream3d.__version__}",
-            "extras": {"format_version": FORMAT_VERSION},
-        },
+        "asset": asset_info(about or About()),
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "asset"}],
@@ -170,6 +168,15 @@ def glb_bytes(
         "buffers": [{"byteLength": len(buffer.data)}],
     }
     return container(document, bytes(buffer.data))
+
+
+def asset_info(about: About) -> dict[str, Any]:
+    """glTF's `asset`: the generator, the licence where it is known, and what else is."""
+    extras = {"format_version": FORMAT_VERSION, **about.known()}
+    info: dict[str, Any] = {"version": "2.0", "generator": about.generator, "extras": extras}
+    if about.license is not None:
+        info["copyright"] = f"made with {about.prior or 'a prior'} under {about.license}"
+    return info
 
 
 def container(document: dict[str, Any], binary: bytes) -> bytes:

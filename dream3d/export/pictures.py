@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from dream3d.cameras import CameraBatch, orbit_cameras
@@ -91,14 +92,16 @@ def grid(
     return blocks.reshape(rows * height, columns * width, 3)
 
 
-def png_bytes(picture: UInt8[np.ndarray, "H W C"]) -> bytes:
+def png_bytes(picture: UInt8[np.ndarray, "H W C"], comment: str = "") -> bytes:
     """A PNG file of the picture, with three channels or with alpha as fourth."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
+    stream, notes = io.BytesIO(), PngInfo()
+    if comment:
+        notes.add_itxt("Comment", comment)
+    Image.fromarray(picture).save(stream, format="PNG", pnginfo=notes)
     return stream.getvalue()
 
 
-def write_preview(scene: Scene, path: Path, size: int = 192) -> None:
+def write_preview(scene: Scene, path: Path, size: int = 192, comment: str = "") -> None:
     """Eight views, 45 degrees apart from the front toward +X, as a PNG of 4 x 2 pictures.
 
     Raises:
@@ -106,7 +109,7 @@ def write_preview(scene: Scene, path: Path, size: int = 192) -> None:
         OutputError: the file cannot be written.
     """
     views = render_views(scene, [45.0 * index for index in range(8)], size)
-    write_bytes(path, png_bytes(grid(views)))
+    write_bytes(path, png_bytes(grid(views), comment))
 
 
 def turntable_mp4(
@@ -114,6 +117,7 @@ def turntable_mp4(
     size: int = 256,
     count: int = FRAMES,
     channel: Channel = "rgb",
+    comment: str = "",
 ) -> bytes:
     """One turn around the scene as H.264 in MP4 at `FRAMES_PER_SECOND`, playable in every browser.
 
@@ -122,13 +126,15 @@ def turntable_mp4(
         size: side in pixels; the codec wants an even one, so an odd one is rounded up.
         count: pictures of the turn.
         channel: what to show.
+        comment: goes into the file.
 
     Raises:
         AssetError: see `render_views`.
         OutputError: ffmpeg fails, or there is no room for a temporary file.
     """
     frames = turntable(scene, size + size % 2, count, channel)
-    return encode_film(frames, ".mp4", "libx264", "yuv420p", ["-movflags", "+faststart"])
+    options = ["-movflags", "+faststart"]
+    return encode_film(frames, ".mp4", "libx264", "yuv420p", options, comment)
 
 
 def turntable(
@@ -139,9 +145,14 @@ def turntable(
 
 
 def encode_film(
-    frames: UInt8[np.ndarray, "F H W 3"], suffix: str, codec: str, pixels: str, options: list[str]
+    frames: UInt8[np.ndarray, "F H W 3"],
+    suffix: str,
+    codec: str,
+    pixels: str,
+    options: list[str],
+    comment: str = "",
 ) -> bytes:
-    """A film file of the frames, made by ffmpeg in a temporary directory.
+    """A film file of the frames, with `comment` in it, made by ffmpeg in a temporary directory.
 
     Raises:
         OutputError: ffmpeg fails, or there is no room.
@@ -157,7 +168,7 @@ def encode_film(
             quality=8,
             macro_block_size=2,
             ffmpeg_log_level="error",
-            output_params=options,
+            output_params=[*options, "-metadata", f"comment={comment}"],
         )
         try:
             with writing(path):

@@ -1,14 +1,19 @@
 """A run's scene, or any scene, as one file of a chosen format: what the command line, batches and the web page call."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dream3d.errors import AssetError, OutputError
-from dream3d.export.asset import About, Asset
+from dream3d.export.about import About
+from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, ExportOptions
 from dream3d.files import make_directory, write_bytes
+from dream3d.origin import ModelOrigin, from_record
+from dream3d.priors.model_list import model_id
+from dream3d.run_directory import RunDirectory
 from systems.base import RunConfig
 
 
@@ -82,20 +87,55 @@ def load_asset(directory: Path | str) -> Asset:
     from dream3d.evaluation.run import load_scene, read_config
 
     config = read_config(Path(directory))
-    return Asset(load_scene(Path(directory), config), about_run(config))
+    record = RunDirectory.open(Path(directory)).read_record()
+    return Asset(load_scene(Path(directory), config), about_run(config, record))
 
 
-def about_run(config: RunConfig) -> About:
-    """Where a run's asset comes from, as far as its configuration tells; of two priors, both."""
+def about_run(config: RunConfig, record: Mapping[str, Any] | None = None) -> About:
+    """Where a run's asset comes from; of two priors, both.
+
+    Args:
+        config: of the run.
+        record: its `result.json`, which knows what was loaded: ids instead of roles, commits, adapters. Without it,
+            what the configuration tells.
+    """
     priors = [config.prior] if config.second is None else [config.prior, config.second.prior]
+    names = "; ".join(str(getattr(prior, "registered_name", "")) for prior in priors)
+    record = {} if record is None else record
+    models = [
+        replace(one, model=_public(one.model))
+        for key in ("prior", "second")
+        for one in from_record(record.get(key) or {})
+    ]
+    if not models:
+        named = [(_public(model_id(getattr(prior, "model", ""))), prior) for prior in priors]
+        models = [
+            ModelOrigin(name, licence=getattr(prior, "license", ""))
+            for name, prior in named
+            if name
+        ]
+    main = [one for one in models if one.use == "model"]
 
     def told(name: str) -> str | None:
-        values = [getattr(prior, name, None) for prior in priors]
-        return "; ".join(v for v in values if isinstance(v, str) and v) or None
+        values = [getattr(one, name) for one in main]
+        return "; ".join(value or "unknown" for value in values) if any(values) else None
 
     return About(
-        config.prompt, told("registered_name"), told("model"), told("license"), config.seed
+        config.prompt,
+        names,
+        told("model"),
+        told("licence"),
+        config.seed,
+        told("revision"),
+        tuple(models),
     )
+
+
+def _public(model: str) -> str:
+    """An id as it is; of a place on this machine only its name, for files are given away."""
+    place = Path(model)
+    local = place.is_absolute() or model.startswith((".", "~", "\\"))
+    return place.name if local else model
 
 
 def export_run(

@@ -5,6 +5,7 @@ viewers expect that, so everything is turned by 180 degrees about the X axis on 
 spherical harmonics alike, by the one function `turned_about_x`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,8 +120,12 @@ def check_splats(splats: SplatArrays) -> None:
         raise AssetError(f"{zero} splats have the orientation 0, which is none; not exported")
 
 
-def splat_ply_bytes(splats: SplatArrays) -> bytes:
+def splat_ply_bytes(splats: SplatArrays, comments: Sequence[str] = ()) -> bytes:
     """The PLY file of `splats` (given in the world's frame, written +Y down).
+
+    Args:
+        splats: what to write.
+        comments: further lines of the header, ASCII.
 
     Raises:
         AssetError: see `check_splats`.
@@ -146,6 +151,7 @@ def splat_ply_bytes(splats: SplatArrays) -> bytes:
         "ply",
         "format binary_little_endian 1.0",
         "comment dream3d: 3D Gaussian splats, +Y down, front +Z turned to -Z",
+        *comments,
         f"element vertex {count}",
         *(f"property float {name}" for name in PROPERTIES),
         "end_header",

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dream3d.export.asset import About
-from dream3d.export.glb import FLOAT, FORMAT_VERSION, INDICES, UINT, VERTICES, Buffer, container
+from dream3d.export.about import About
+from dream3d.export.glb import FLOAT, INDICES, UINT, VERTICES, Buffer, asset_info, container
 from dream3d.export.materials import ROUGHNESS, Textured, png
 
 _SLOTS = {"metallic_roughness": "metallicRoughnessTexture", "normal": "normalTexture"}
@@ -63,15 +63,6 @@ def textured_glb_bytes(mesh: Textured, about: About) -> bytes:
         },
         bytes(buffer.data),
     )
-
-
-def asset_info(about: About) -> dict[str, Any]:
-    """glTF's `asset`: the generator, the licence where it is known, and what else is."""
-    extras = {"format_version": FORMAT_VERSION, **about.known()}
-    info: dict[str, Any] = {"version": "2.0", "generator": about.generator, "extras": extras}
-    if about.license is not None:
-        info["copyright"] = f"made with {about.prior or 'a prior'} under {about.license}"
-    return info
 
 
 def _material(names: list[str]) -> dict[str, Any]:

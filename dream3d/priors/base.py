@@ -5,7 +5,6 @@ point. It knows nothing of scenes, optimisers or training steps.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +16,7 @@ from dream3d.cameras import CameraBatch
 from dream3d.controls import Control
 from dream3d.diffusion import NoiseSchedule, Prediction
 from dream3d.errors import ConfigError
+from dream3d.origin import ModelOrigin
 from dream3d.registry import Registry
 from dream3d.rendering import RenderOutput
 
@@ -92,8 +92,8 @@ class Prior(ABC):
     embeds_ahead: bool = False
     """Whether embedding is so costly to begin with that all a run may need should be asked for at once."""
     device: torch.device = torch.device("cpu")
-    origin: Mapping[str, str] = {}
-    """Model, revision and licence of downloaded or local weights, for the record of a run and its assets."""
+    origins: tuple[ModelOrigin, ...] = ()
+    """Of all weights it uses, its own model first; for the record of a run and its assets."""
 
     @abstractmethod
     def check_prompt(self, prompt: str) -> None:

@@ -6,6 +6,7 @@ model card.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from dream3d.errors import ConfigError, ModelError
 from dream3d.files import write_json
+from dream3d.origin import ModelOrigin
 from dream3d.priors.base import PRIORS, Prior, PriorConfig
 
 FORMAT_VERSION = 1
@@ -119,4 +121,15 @@ class EmbeddedConfig(PriorConfig):
                 f"({manifest.get('world')}, this one is {FROZEN_HASH}); {REMEDY}"
             )
         components = load_components(directory, device)
-        return EmbeddedPrior(components, device, PRECISIONS[self.precision])
+        prior = EmbeddedPrior(components, device, PRECISIONS[self.precision])
+        prior.origins = (_origin(directory, manifest),)
+        return prior
+
+
+def _origin(directory: Path, manifest: dict[str, Any]) -> ModelOrigin:
+    """Of weights that are told apart by all their files' digests; the package's own have its licence."""
+    digests = json.dumps(manifest["files"], sort_keys=True).encode()
+    revision = f"sha256:{hashlib.sha256(digests).hexdigest()[:16]}"
+    if directory == PACKAGED:
+        return ModelOrigin("dream3d embedded prior", revision, "Apache-2.0")
+    return ModelOrigin(str(directory), revision)

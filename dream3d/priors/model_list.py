@@ -84,12 +84,18 @@ def roles() -> dict[str, list[ModelEntry]]:
 
 
 def find_model(name: str) -> ModelEntry | None:
-    """The entry of an id or a mirror's id, or the preferred one of a role; None for anything else."""
+    """The entry of an id, address or mirror's id, or the preferred one of a role; None for anything else."""
     for entry in model_list():
-        if name == entry.id or name in entry.mirrors:
+        if name in (entry.id, entry.address, *entry.mirrors):
             return entry
     found = roles().get(name)
     return found[0] if found else None
+
+
+def model_id(name: str) -> str:
+    """The id a role stands for; any other name as it is."""
+    found = roles().get(name)
+    return found[0].id if found else name
 
 
 def adapter_id(name: str, pipeline: str) -> str:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from dream3d.errors import ConfigError, ModelError
+from dream3d.origin import ModelOrigin
 from dream3d.priors.base import PRIORS, Prior, PriorConfig
 from dream3d.priors.model_list import adapter_id, alternatives, find_model
 
 if TYPE_CHECKING:
     from dream3d.priors.pipelines.control import ControlSettings
     from dream3d.priors.pipelines.image_prompt import ImagePrompt
+    from dream3d.priors.pipelines.opening import Opening
+    from dream3d.priors.pipelines.table import PipelineRow
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -131,8 +134,9 @@ class DiffusersConfig(PriorConfig):
 
     def load(self, device: torch.device) -> Prior:
         # Imported here because listing the priors should not take the seconds diffusers needs.
-        from dream3d.priors.pipelines.hub import commit_of, model_directory
+        from dream3d.priors.pipelines.hub import model_directory
         from dream3d.priors.pipelines.opening import Opening, open_prior
+        from dream3d.priors.pipelines.provenance import origin_of
 
         if not self.model:
             raise ConfigError(
@@ -142,6 +146,7 @@ class DiffusersConfig(PriorConfig):
         vae = model_directory(self.vae, whole=True, setting="prior.vae") if self.vae else None
         scales = self.lora_scales or [1.0] * len(self.loras)
         control = self._control(directory) if self.controlnet else None
+        picture = self._picture(directory) if self.image_prompt else None
         how = Opening(
             precision=self.precision,
             resolution=self.resolution,
@@ -151,7 +156,7 @@ class DiffusersConfig(PriorConfig):
             compile=self.compile,
             checkpoint=checkpoint,
             control=control,
-            picture=self._picture(directory) if self.image_prompt else None,
+            picture=picture,
             vae=vae,
             loras=tuple(
                 (Path(file).expanduser(), scale)
@@ -159,16 +164,28 @@ class DiffusersConfig(PriorConfig):
             ),
         )
         prior = open_prior(directory, device, how)
-        prior.origin = {
-            "model": source,
-            "revision": "" if checkpoint else self.revision or commit_of(directory),
-            "licence": self.license or "see the model's card",
-            **({"vae": self.vae} if self.vae else {}),
-            **({"controlnet": self.controlnet} if self.controlnet else {}),
-            **({"ip_adapter": self.ip_adapter} if self.ip_adapter else {}),
-            **({"loras": ", ".join(Path(file).name for file in self.loras)} if self.loras else {}),
-        }
+        prior.origins = self._origins(origin_of(source, checkpoint or directory), how, prior.row)
         return prior
+
+    def _origins(
+        self, main: ModelOrigin, how: "Opening", row: "PipelineRow"
+    ) -> tuple[ModelOrigin, ...]:
+        """Of everything that was opened, the pipeline itself first."""
+        from dream3d.priors.pipelines.provenance import origin_of
+
+        beside = [main]
+        if how.vae is not None:
+            beside.append(origin_of(self.vae, how.vae, "codec"))
+        if how.control is not None:
+            name = adapter_id(self.controlnet, row.pipeline)
+            beside.append(origin_of(name, how.control.directory, "controlnet"))
+        if how.picture is not None:
+            name = adapter_id(self.ip_adapter, row.pipeline)
+            beside.append(origin_of(name, how.picture.weights, "ip-adapter"))
+            if self.image_encoder:
+                beside.append(origin_of(self.image_encoder, how.picture.encoder, "image encoder"))
+        files = zip(self.loras, how.loras, strict=True)
+        return (*beside, *(origin_of(name, file, "lora") for name, (file, _) in files))
 
     def _control(self, directory: Path) -> "ControlSettings":
         """The ControlNet for the pipeline in `directory`, downloaded if need be."""

@@ -44,12 +44,11 @@ class ViewModelConfig(PriorConfig):
         entry = find_model(self.model)
         return "" if entry is None else entry.licence
 
-    def _origin(self, directory: Path) -> dict[str, str]:
-        from dream3d.priors.pipelines.hub import commit_of
+    def _opened(self, prior: Prior, directory: Path) -> Prior:
+        from dream3d.priors.pipelines.provenance import origin_of
 
-        licence = self.license or "see the model's card"
-        revision = self.revision or commit_of(directory)
-        return {"model": self.model, "revision": revision, "licence": licence}
+        prior.origins = (origin_of(self.model, directory),)
+        return prior
 
 
 @PRIORS.register("mvdream")
@@ -66,8 +65,7 @@ class MVDreamConfig(ViewModelConfig):
 
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
         prior = open_mvdream(directory, device, self.precision, self.chunk, self.low_vram)
-        prior.origin = self._origin(directory)
-        return prior
+        return self._opened(prior, directory)
 
 
 @PRIORS.register("imagedream")
@@ -97,8 +95,7 @@ class ImageDreamConfig(ViewModelConfig):
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
         how = (self.precision, self.controller, self.chunk, self.low_vram)
         prior = open_imagedream(directory, device, *how)
-        prior.origin = self._origin(directory)
-        return prior
+        return self._opened(prior, directory)
 
 
 @PRIORS.register("zero123")
@@ -116,8 +113,7 @@ class Zero123Config(ViewModelConfig):
         directory = model_directory(self.model, self.revision, None, alternatives(self.model))
         how = (self.precision, self.stable, self.chunk, self.low_vram)
         prior = open_zero123(directory, device, *how)
-        prior.origin = self._origin(directory)
-        return prior
+        return self._opened(prior, directory)
 
 
 @PRIORS.register("stable-zero123")

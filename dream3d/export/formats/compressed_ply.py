@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
+from dream3d.export.about import About
 from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
 from dream3d.export.splat_codes import (
@@ -31,10 +32,10 @@ class CompressedPly(Format):
 
     def encode(self, asset: Asset, options: ExportOptions) -> Encoded:
         splats = asset.splats()
-        return Encoded(compressed_ply_bytes(splats), {"splats": len(splats.means)})
+        return Encoded(compressed_ply_bytes(splats, asset.about), {"splats": len(splats.means)})
 
 
-def compressed_ply_bytes(splats: SplatArrays) -> bytes:
+def compressed_ply_bytes(splats: SplatArrays, about: About) -> bytes:
     """The file; splats are put in an order in which each chunk is compact.
 
     Raises:
@@ -66,7 +67,8 @@ def compressed_ply_bytes(splats: SplatArrays) -> bytes:
     sh = np.clip(np.floor((rest / 8.0 + 0.5) * 256.0), 0, 255).astype(np.uint8)
     table = np.concatenate(bounds, axis=1).astype("<f4")
     body = table.tobytes() + packed.astype("<u4").tobytes() + sh.tobytes()
-    return _header(len(table), count, sh.shape[1]).encode("ascii") + body
+    header = _header(about.ply_comments(), len(table), count, sh.shape[1])
+    return header.encode("ascii") + body
 
 
 def _within_chunks(
@@ -85,14 +87,15 @@ def _eleven_ten_eleven(unit: np.ndarray) -> Int[np.ndarray, " N"]:
     return x << 21 | y << 11 | z
 
 
-def _header(chunks: int, count: int, rest: int) -> str:
+def _header(comments: list[str], chunks: int, count: int, rest: int) -> str:
     bounds = [
         f"{side}_{prefix}{axis}"
         for prefix, axes in (("", "xyz"), ("scale_", "xyz"), ("", "rgb"))
         for side in ("min", "max")
         for axis in axes
     ]
-    lines = ["ply", "format binary_little_endian 1.0", f"element chunk {chunks}"]
+    lines = ["ply", "format binary_little_endian 1.0", *comments]
+    lines += [f"element chunk {chunks}"]
     lines += [f"property float {name}" for name in bounds]
     lines += [f"element vertex {count}"]
     lines += [f"property uint packed_{name}" for name in ("position", "rotation", "scale", "color")]

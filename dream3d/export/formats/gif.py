@@ -40,5 +40,6 @@ class Gif(Format):
             duration=duration,
             loop=0,
             disposal=1,
+            comment=asset.about.comment().encode(),
         )
         return Encoded(stream.getvalue(), {"frames": len(frames), "channel": options.channel})

@@ -22,7 +22,7 @@ class Glb(Format):
         if options.texture_size == 0 and asset.own_texture() is None:
             plain = asset.mesh(options.faces)
             check_faces(plain.vertices, plain.faces)
-            data = glb_bytes(plain.vertices, plain.faces, plain.colors)
+            data = glb_bytes(plain.vertices, plain.faces, plain.colors, asset.about)
             return Encoded(data, {"vertices": len(plain.vertices), "faces": len(plain.faces)})
         mesh = asset.textured(options.faces, options.texture_size)
         return Encoded(textured_glb_bytes(mesh, asset.about), mesh_details(mesh))

@@ -2,12 +2,20 @@
 
 import numpy as np
 
-from dream3d.export.asset import About, Asset
+from dream3d.export.about import About
+from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
-from dream3d.export.glb import FLOAT, USHORT, VERTICES, Buffer, container, srgb_to_linear
+from dream3d.export.glb import (
+    FLOAT,
+    USHORT,
+    VERTICES,
+    Buffer,
+    asset_info,
+    container,
+    srgb_to_linear,
+)
 from dream3d.export.splat_codes import base_colors, degree, opacities, unit_quaternions
 from dream3d.export.splat_ply import SplatArrays, check_splats
-from dream3d.export.textured_glb import asset_info
 
 NAME = "KHR_gaussian_splatting"
 

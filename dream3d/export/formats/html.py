@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dream3d.export.asset import About, Asset
+from dream3d.export.about import About
+from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
 from dream3d.export.materials import Textured, mesh_details, png
 from dream3d.export.splat_codes import along_a_curve, opacities, unit_quaternions

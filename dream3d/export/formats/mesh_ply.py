@@ -39,7 +39,7 @@ class MeshPly(Format):
         header = [
             "ply",
             "format binary_little_endian 1.0",
-            f"comment {asset.about.generator}",
+            *asset.about.ply_comments(),
             f"element vertex {len(vertices)}",
             *(f"property float {name}" for name, _ in corner),
             *(f"property uchar {name}" for name in ("red", "green", "blue")),

@@ -17,5 +17,6 @@ class Mp4(Format):
     color = "sRGB"
 
     def encode(self, asset: Asset, options: ExportOptions) -> Encoded:
-        data = turntable_mp4(asset.scene, options.picture_size, options.frames, options.channel)
+        size = (options.picture_size, options.frames, options.channel)
+        data = turntable_mp4(asset.scene, *size, asset.about.comment())
         return Encoded(data, {"frames": options.frames, "channel": options.channel})

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from dream3d.export.about import About
 from dream3d.export.archive import zip_bytes
-from dream3d.export.asset import About, Asset
+from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
 from dream3d.export.materials import Textured, mesh_details, png
 
@@ -66,7 +67,7 @@ def obj_text(mesh: Textured, about: About) -> str:
     """The OBJ file. Positions and normals are shared across seams; v grows upward in OBJ, downward in pictures."""
     first = _first_of(mesh)
     lines = [f"# {about.generator}"]
-    lines += [f"# {name}: {_one_line(value)}" for name, value in about.known().items()]
+    lines += [f"# {note}" for note in about.notes()]
     lines += ["mtllib asset.mtl", "o asset"]
     lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in mesh.vertices[first].tolist()]
     lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in mesh.normals[first].tolist()]
@@ -91,8 +92,3 @@ def _ranks(mesh: Textured) -> list[int]:
     """For every vertex, the place of its undoubled one in `_first_of`."""
     rank: dict[int, int] = {}
     return [rank.setdefault(origin, len(rank)) for origin in mesh.weld.tolist()]
-
-
-def _one_line(value: object) -> str:
-    """Text that cannot end the comment it stands in."""
-    return "".join(c if c.isprintable() else " " for c in str(value))

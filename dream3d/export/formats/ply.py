@@ -18,4 +18,5 @@ class SplatPly(Format):
 
     def encode(self, asset: Asset, options: ExportOptions) -> Encoded:
         splats = asset.splats()
-        return Encoded(splat_ply_bytes(splats), {"splats": len(splats.means)})
+        data = splat_ply_bytes(splats, asset.about.ply_comments())
+        return Encoded(data, {"splats": len(splats.means)})

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from scipy.cluster.vq import kmeans2
 
+from dream3d.export.about import About
 from dream3d.export.archive import zip_bytes
 from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
@@ -40,10 +41,10 @@ class Sog(Format):
 
     def encode(self, asset: Asset, options: ExportOptions) -> Encoded:
         splats = asset.splats()
-        return Encoded(sog_bytes(splats, asset.about.generator), {"splats": len(splats.means)})
+        return Encoded(sog_bytes(splats, asset.about), {"splats": len(splats.means)})
 
 
-def sog_bytes(splats: SplatArrays, generator: str) -> bytes:
+def sog_bytes(splats: SplatArrays, about: About) -> bytes:
     """The file.
 
     Raises:
@@ -71,7 +72,7 @@ def sog_bytes(splats: SplatArrays, generator: str) -> bytes:
     add("sh0.webp", *color_codes.T, quantised(opacities(turned), 255))
     meta = {
         "version": 2,
-        "asset": {"generator": generator},
+        "asset": {"generator": about.generator, "extras": about.known()},
         "count": count,
         "means": {
             "mins": low.tolist(),

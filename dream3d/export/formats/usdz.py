@@ -1,11 +1,13 @@
 """USDZ: a textured mesh for Apple's viewers and Omniverse. usd-core writes it; the conventions are ours."""
 
 import importlib.util
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from dream3d.export.asset import About, Asset
+from dream3d.export.about import About
+from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
 from dream3d.export.materials import ROUGHNESS, Textured, mesh_details, png
 from dream3d.files import writing
@@ -69,7 +71,10 @@ def _write_stage(mesh: Textured, about: About, path: Path) -> None:
     stage.SetDefaultPrim(root.GetPrim())
     layer = stage.GetRootLayer()
     layer.documentation = f"made by {about.generator}"
-    layer.customLayerData = {key: str(value) for key, value in about.known().items()}
+    layer.customLayerData = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in about.known().items()
+    }
     shape = UsdGeom.Mesh.Define(stage, "/asset/mesh")
     shape.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(mesh.vertices))
     shape.CreateFaceVertexCountsAttr([3] * len(mesh.faces))

@@ -8,8 +8,9 @@ import torch
 
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import AssetError
+from dream3d.export.about import About
 from dream3d.export.archive import zip_bytes
-from dream3d.export.asset import About, Asset
+from dream3d.export.asset import Asset
 from dream3d.export.formats.base import FORMATS, Encoded, ExportOptions, Format
 from dream3d.export.pictures import BATCH, png_bytes
 

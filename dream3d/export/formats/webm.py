@@ -19,7 +19,8 @@ class Webm(Format):
     def encode(self, asset: Asset, options: ExportOptions) -> Encoded:
         size = options.picture_size + options.picture_size % 2
         frames = turntable(asset.scene, size, options.frames, options.channel)
+        options_of_codec = ["-crf", "30", "-b:v", "0", "-row-mt", "1"]
         data = encode_film(
-            frames, ".webm", "libvpx-vp9", "yuv420p", ["-crf", "30", "-b:v", "0", "-row-mt", "1"]
+            frames, ".webm", "libvpx-vp9", "yuv420p", options_of_codec, asset.about.comment()
         )
         return Encoded(data, {"frames": options.frames, "channel": options.channel})

@@ -7,7 +7,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 from dream3d.errors import ModelError
 from dream3d.priors.model_list import model_list, roles
 
-WANTED = ("*.json", "*.txt", "*.model", "*.jinja")
+CARD = "README.md"
+"""Tells, at its head, the licence."""
+WANTED = ("*.json", "*.txt", "*.model", "*.jinja", CARD)
 UNWANTED = ("*.fp16.safetensors", "*non_ema*", "safety_checker/*", "*.bf16.safetensors")
 """Variants and parts nobody reads."""
 
@@ -103,11 +105,6 @@ def model_directory(
         raise hub_error(source, error, alternatives, setting) from error
 
 
-def commit_of(directory: Path) -> str:
-    """The commit in the hub's cache a directory belongs to, or nothing."""
-    return directory.name if directory.parent.name == "snapshots" else ""
-
-
 def adapter_file(source: str) -> Path:
     """An IP-Adapter's file, its image encoder's folder beside it; of an id only these two are fetched.
 
@@ -133,7 +130,7 @@ def adapter_file(source: str) -> Path:
         )
     folder = inside.rpartition("/")[0]
     beside = f"{folder}/image_encoder" if folder else "image_encoder"
-    only = (inside, f"{beside}/*.json", f"{beside}/*.safetensors")
+    only = (inside, f"{beside}/*.json", f"{beside}/*.safetensors", CARD)
     return model_directory(f"{owner}/{name}", only=only, setting="prior.ip_adapter") / inside
 
 
