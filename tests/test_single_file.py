@@ -58,7 +58,7 @@ def test_one_file_is_the_directory(kind: str, made: Any) -> None:
     images = torch.rand(1, other.image_size, other.image_size, 3)
     assert torch.equal(prior.encode(images), other.encode(images))
     assert torch.equal(prior.decode(z), other.decode(z))
-    assert prior.origin["model"] == str(file)
+    assert prior.origins[0].model == str(file)
 
 
 def test_what_the_file_says_of_its_prediction_counts(made: Any, tmp_path: Path) -> None:
