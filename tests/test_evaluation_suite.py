@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dream3d.errors import NumericsError
+from dream3d.errors import ConfigError, NumericsError
 from dream3d.evaluation import suite
 from dream3d.evaluation.suite import (
     FRONT_SEEDS,
@@ -152,3 +152,8 @@ def test_the_continuous_rows_are_the_first_of_four_strata() -> None:
     for stratum, count in zip(strata, (5, 3, 1, 1), strict=True):
         own = [row.key for row in rows if row.stratum == stratum]
         assert own == [row.key for row in suite.suite_rows() if row.stratum == stratum][:count]
+
+
+def test_a_preset_that_does_not_exist_is_refused_before_the_first_row() -> None:
+    with pytest.raises(ConfigError, match="deafult"):
+        suite.generate_with_preset("deafult")

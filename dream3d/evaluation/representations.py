@@ -85,10 +85,9 @@ def run_representations(
     """
     results: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     make_directory(docs / "images")
-    for preset in presets:
-        results[preset] = run_suite(
-            directory / preset, generate_with_preset(preset), rows, ceilings=False
-        )
+    makers = {preset: generate_with_preset(preset) for preset in presets}
+    for preset, make in makers.items():
+        results[preset] = run_suite(directory / preset, make, rows, ceilings=False)
         sheet(results, directory, docs / "images" / SHEET)
         write_text(docs / PAGE, markdown(results, commit_hash()))
     return results

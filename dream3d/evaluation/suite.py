@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from dream3d.api import generate, resume
-from dream3d.errors import Dream3DError
+from dream3d.config import load_config
+from dream3d.errors import ConfigError, Dream3DError
 from dream3d.evaluation.classifier import Evaluator, load_evaluator
 from dream3d.evaluation.run import evaluate_run
 from dream3d.files import append_line, make_directory
@@ -241,7 +242,12 @@ def run_suite(
 
 
 def generate_with_preset(preset: str) -> Generate:
-    """The program's own `generate` with one preset."""
+    """The program's own `generate` with one preset.
+
+    Raises:
+        ConfigError: there is no such preset; better now than once in every row.
+    """
+    load_config(preset, {}, "a cube")
 
     def make(prompt: str, seed: int, directory: Path) -> None:
         if (directory / "config.yaml").is_file():
@@ -300,12 +306,11 @@ def main() -> None:
     parser.add_argument("--shard", type=shard, default=None, metavar="i/n", help="only these rows")
     arguments = parser.parse_args()
     rows = suite_rows()[: arguments.prompts][arguments.shard or slice(None)]
-    results = run_suite(
-        arguments.out,
-        generate_with_preset(arguments.preset),
-        rows,
-        ceilings=not arguments.no_ceilings,
-    )
+    try:
+        make = generate_with_preset(arguments.preset)
+    except ConfigError as error:
+        parser.error(str(error))
+    results = run_suite(arguments.out, make, rows, ceilings=not arguments.no_ceilings)
     if arguments.prompts is None and arguments.shard is None:
         write_table(results, arguments.docs, commit_hash(), FROZEN_HASH)
         write_gallery(results, arguments.out / "runs", arguments.docs)
