@@ -4,7 +4,18 @@ from dataclasses import replace
 
 from dream3d.errors import ConfigError, PromptError
 from dream3d.priors.base import Prior
+from dream3d.schedules import Ramp
 from systems.base import RunConfig
+
+
+def as_first(config: RunConfig, prior: Prior) -> RunConfig:
+    """`config` with its second prior, and what is told to that one, in the first's place."""
+    second = config.second
+    assert second is not None
+    # What the first is told to avoid, a second that takes no words is not told.
+    negative = config.negative_prompt if prior.needs_text else ""
+    stages = [second.of(stage) for stage in config.stages]
+    return replace(config, prior=second.prior, stages=stages, negative_prompt=negative, second=None)
 
 
 def check_second(config: RunConfig, prior: Prior) -> None:
@@ -13,24 +24,32 @@ def check_second(config: RunConfig, prior: Prior) -> None:
     Raises:
         ConfigError, PromptError: as `check_run`, with the second's names; also for a scene of latents.
     """
-    second = config.second
-    assert second is not None
     try:
         if any(getattr(stage.scene, "latent", 0) for stage in config.stages):
             raise ConfigError(
                 "a scene of latents belongs to one prior; choose scene.latent=0 for two"
             )
-        # What the first is told to avoid, a second that takes no words is not told.
-        negative = config.negative_prompt if prior.needs_text else ""
-        stages = [second.of(stage) for stage in config.stages]
-        check_run(
-            replace(
-                config, prior=second.prior, stages=stages, negative_prompt=negative, second=None
-            ),
-            prior,
-        )
+        check_run(as_first(config, prior), prior)
     except ConfigError as error:
         raise ConfigError(f"second: {error}") from error
+
+
+def doubts(config: RunConfig, prior: Prior) -> list[str]:
+    """What can be done and hardly is meant: guidance scales that mean nothing to this prior."""
+    if not prior.cfg_trouble:
+        return []
+    kind = getattr(type(config.prior), "registered_name", type(prior).__name__)
+    found = []
+    for index, stage in enumerate(config.stages):
+        for part in getattr(stage.guidance, "parts", (stage.guidance,)):
+            scale = getattr(part, "cfg_scale", None)
+            if isinstance(scale, Ramp) and {scale.initial, scale.final} - {0.0, 1.0}:
+                told = " to ".join(f"{s:g}" for s in dict.fromkeys((scale.initial, scale.final)))
+                found.append(
+                    f"stages.{index}: guidance.cfg_scale is {told}, but the model of prior '{kind}' "
+                    f"{prior.cfg_trouble}"
+                )
+    return found
 
 
 def check_run(config: RunConfig, prior: Prior) -> None:

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import dream3d
-from dream3d.compatibility import check_run
+from dream3d.compatibility import as_first, check_run, doubts
 from dream3d.config import config_to_yaml, load_config_file
 from dream3d.errors import Cancelled, Dream3DError
 from dream3d.export.assets import export_all
@@ -40,8 +40,9 @@ from systems.reference import keep, kept, load_reference
 LIVE_PREVIEW_SIZE = 96
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""Told of what happens between steps: "stopping" when a run that was asked to stop has saved checkpoint and preview and
-goes on to export what there is; "out-of-memory" when something was halved and the run goes on from a checkpoint."""
+"""Told of what happens between steps: "warning" before the first, of what can hardly be meant; "stopping" when a run
+that was asked to stop has saved checkpoint and preview and goes on to export what there is; "out-of-memory" when
+something was halved and the run goes on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,11 @@ def generate_run(
         check_run(config, prior)
         config.debiasing.directory()
         second = load_second(config, prior.device, reference)
+    doubted = doubts(config, prior)
+    if second is not None:
+        doubted += [
+            f"second: {one}" for one in doubts(as_first(config, second.prior), second.prior)
+        ]
     settings = replace(config.reference, sha256=reference.sha256) if reference else config.reference
     config = replace(config, reference=settings)
     if share.rank > 0:
@@ -189,8 +195,12 @@ def generate_run(
     keep(reference, run.path)
     keep_meshes(meshes, run.path)
     with run.locked():
+        for message in doubted:
+            if on_event is not None:
+                on_event("warning", {"message": message})
         return _work(
-            config, run, phases, began, on_step, should_stop, prior, on_event, share, second
+            *(config, run, phases, began, on_step, should_stop),
+            *(prior, on_event, share, second, doubted),
         )
 
 
@@ -232,6 +242,7 @@ def _work(
     on_event: OnEvent | None,
     share: ViewShare,
     second: Second | None = None,
+    warnings: Sequence[str] = (),
 ) -> GenerationResult:
     """Optimise, export, and keep `result.json` true at every moment. Without a `prior` the run is resumed."""
     resume = prior is None
@@ -251,7 +262,7 @@ def _work(
         "versions": versions(),
         "prior": before.get("prior", {}) if prior is None else as_record(prior.origins),
         **({} if config.second is None else {"second": _origin(before, second)}),
-        "warnings": [],
+        "warnings": list(warnings),
         "error": None,
     }
     spent, compiled = float(record["seconds"] or 0.0), compilation_seconds()

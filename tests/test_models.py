@@ -1,6 +1,7 @@
 """The list of models, the hub's answers, and refusals that say what to do; no network anywhere."""
 
 import json
+import re
 import shutil
 import struct
 from fnmatch import fnmatch
@@ -18,12 +19,14 @@ from safetensors.torch import save_file
 from tiny_pipelines import BUILDERS, save_tiny
 
 from dream3d.cli.main import main
+from dream3d.compatibility import doubts
 from dream3d.config import load_config
 from dream3d.errors import ConfigError, ModelError
 from dream3d.origin import ModelOrigin
 from dream3d.priors import model_list
 from dream3d.priors.model_list import check_model, find_model, roles
 from dream3d.priors.pipelines.codec import LatentCodec
+from dream3d.priors.pipelines.distilled import cfg_trouble
 from dream3d.priors.pipelines.hub import model_directory
 from dream3d.priors.pipelines.opening import Opening, open_prior
 from dream3d.priors.pipelines.parts import pipeline_row
@@ -363,6 +366,56 @@ def test_safetensors_header_is_not_trusted(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(ModelError, match="not a whole safetensors file"):
             check_safetensors(file)
+
+
+PLAIN: dict[str, Any] = {"index": {}, "network": {}, "scheduler": {}}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "part", "entry", "words"),
+    [
+        (SD, "scheduler", {"_class_name": "LCMScheduler"}, "few steps .*undistilled model such as"),
+        (SD, "network", {"time_cond_proj_dim": 256}, "few steps"),
+        (SD, "network", {"time_cond_proj_dim": None}, ""),
+        ("FluxPipeline", "network", {"guidance_embeds": True}, r"prior\.guidance_embedding"),
+        ("FluxPipeline", "network", {"guidance_embeds": False}, ""),
+        ("Flux2KleinPipeline", "index", {"is_distilled": True}, "FLUX.2-klein-base-4B"),
+        ("Flux2KleinPipeline", "index", {"is_distilled": False}, ""),
+    ],
+)
+def test_distilled_models_give_themselves_away(
+    pipeline: str, part: str, entry: dict[str, Any], words: str
+) -> None:
+    told = cfg_trouble(pipeline, ROWS[pipeline].distilled, {**PLAIN, part: entry}, Path("/a/model"))
+    assert re.search(words, told) and bool(told) == bool(words)
+    assert not told or "choose cfg_scale 1" in told
+
+
+@pytest.mark.parametrize("name", ["sdxl-turbo", "Z-Image-Turbo", "FLUX.1-schnell", "x_lcm"])
+def test_names_tell_of_few_steps(name: str) -> None:
+    assert cfg_trouble(SD, (), PLAIN, Path(f"/a/{name}"))
+    assert cfg_trouble(SD, (), PLAIN, Path(f"/hub/models--owner--{name}/snapshots/0a1b"))
+    for whole in ("Z-Image-De-Turbo", "zimage_deturbo", "turbocharger", "sdxl-base"):
+        assert not cfg_trouble(SD, (), PLAIN, Path(f"/turbo/{whole}"))
+
+
+def test_scales_that_mean_nothing_are_doubted() -> None:
+    prior: Any = SimpleNamespace(cfg_trouble="is distilled; choose cfg_scale 1")
+
+    def told(**settings: Any) -> list[str]:
+        return doubts(load_config(overrides={"prior": "gaussian", **settings}, prompt="x"), prior)
+
+    scale = "guidance.cfg_scale"
+    (found,) = told(**{scale: {"initial": 50, "final": 7.5}})
+    assert found.startswith(
+        "stages.0: guidance.cfg_scale is 50 to 7.5, but the model of prior 'gaus"
+    )
+    assert (
+        not told(**{scale: 1}) and not told(**{scale: 0}) and not told(guidance="score-difference")
+    )
+    assert len(told(guidance={"name": "sum", "parts": ["sds", "classifier-score"]})) == 1
+    prior.cfg_trouble = ""
+    assert not told(**{scale: 50})
 
 
 def test_a_package_that_is_missing_is_named(

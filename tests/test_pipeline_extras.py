@@ -152,7 +152,7 @@ def test_generate_with_a_role(saved: Path, tmp_path: Path) -> None:
     from dream3d.generation import generate_run
     from dream3d.priors.pipelines import hub, text
 
-    cached = tmp_path / "snapshots" / "0123abc"
+    cached = tmp_path / "models--owner--sd-turbo" / "snapshots" / "0123abc"
     shutil.copytree(saved, cached)
     file = write_lora(diffusers.StableDiffusionPipeline.from_pretrained(saved), tmp_path, False)
     opened = []
@@ -178,9 +178,17 @@ def test_generate_with_a_role(saved: Path, tmp_path: Path) -> None:
             },
             prompt="a red mug",
         )
-        result = generate_run(config, tmp_path / "run")
+        told_of: list[Any] = []
+        result = generate_run(
+            config, tmp_path / "run", on_event=lambda kind, data: told_of.append((kind, data))
+        )
     assert result.status == "done"
     assert len(opened) == 1, "one call embeds all views' words"
+    (warning,) = result.record["warnings"]
+    assert told_of == [("warning", {"message": warning})]
+    assert (
+        "cfg_scale is 7.5" in warning and "'turbo'" in warning and "choose cfg_scale 1" in warning
+    )
     model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     main = {"model": model, "revision": "0123abc", "licence": "CreativeML OpenRAIL-M"}
     assert {name: result.record["prior"][name] for name in main} == main

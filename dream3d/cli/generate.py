@@ -173,9 +173,16 @@ def _generate(
     progress = Progress([stage.steps for stage in config.stages])
     told = None if arguments.quiet else progress
     try:
-        return generate_run(config, arguments.out, told, stop, began, share=share)
+        tell = None if arguments.quiet else _tell
+        return generate_run(config, arguments.out, told, stop, began, tell, share)
     finally:
         progress.close()
+
+
+def _tell(_kind: str, data: dict[str, Any]) -> None:
+    """Between steps: what the run has to say in words."""
+    if "message" in data:
+        say(f"warning: {data['message']}")
 
 
 def _resume(
@@ -203,7 +210,8 @@ def _resume(
     progress = Progress([stage.steps for stage in config.stages])
     told = None if arguments.quiet else progress
     try:
-        return resume_run(arguments.resume, told, stop, share=share)
+        tell = None if arguments.quiet else _tell
+        return resume_run(arguments.resume, told, stop, tell, share)
     finally:
         progress.close()
 

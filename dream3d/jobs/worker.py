@@ -162,7 +162,8 @@ class Worker:
         else:
             clear_unborn(path)
             result = generate_run(config, path, on_step, should_stop, on_event=on_event)
-        self.warnings += result.record.get("warnings", [])
+        told = result.record.get("warnings", [])
+        self.warnings += [message for message in told if message not in self.warnings]
         self.report(force=True)
         return ("done", "") if result.status == "done" else ("cancelled", self.why_stopped())
 

@@ -85,6 +85,8 @@ class Prior(ABC):
     """What the picture shows that a Condition must carry; "" for none."""
     conditionings: tuple[str, ...] = ("text", "camera", "multiview")
     """In which ways of a stage's `conditioning` it can be asked; cameras need `accepts_cameras` too."""
+    cfg_trouble: str = ""
+    """Why a guidance scale other than 1 means nothing to it, and what to do; empty where it means what it should."""
     needs_picture: bool = False
     """Whether it can be asked only after it was shown a picture (`seeing`)."""
     needs_text: bool = True

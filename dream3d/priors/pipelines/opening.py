@@ -12,6 +12,7 @@ from dream3d.priors.base import SPARING_CHUNK
 from dream3d.priors.latent.components import read_json
 from dream3d.priors.pipelines.acceleration import Compile, acceleration_of
 from dream3d.priors.pipelines.control import ControlSettings, open_control
+from dream3d.priors.pipelines.distilled import cfg_trouble
 from dream3d.priors.pipelines.image_prompt import ImagePrompt, add_image_prompt
 from dream3d.priors.pipelines.lora import load_text_lora, merge_lora
 from dream3d.priors.pipelines.parts import load_part, open_text_pipeline, part_class, pipeline_row
@@ -108,7 +109,18 @@ def open_prior(directory: Path, device: torch.device, how: Opening | None = None
     text = TextEmbedder(row, open_text, device, image, keep=how.keep_text)
     parts = PipelineParts(row, network, vae, scheduler, text, settings, control)
     chunk = how.chunk or usual_chunk(how.low_vram)
-    return PipelinePrior(parts, device, how.resolution, how.guidance_embedding, chunk, acceleration)
+    prior = PipelinePrior(
+        parts, device, how.resolution, how.guidance_embedding, chunk, acceleration
+    )
+    entries = {"index": index, "network": network.config, "scheduler": _entries(scheduler)}
+    prior.cfg_trouble = cfg_trouble(
+        row.pipeline, row.distilled, entries, how.checkpoint or directory
+    )
+    return prior
+
+
+def _entries(scheduler: Any) -> dict[str, Any]:
+    return {**scheduler.config, "_class_name": type(scheduler).__name__}
 
 
 def _loader(checkpoint: Path | None) -> Callable[[Any, Path, torch.dtype], Any]:

@@ -8,6 +8,8 @@ the pipeline itself.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dream3d.priors.pipelines.distilled import Mark
+
 Output = Literal["scheduler", "flow", "-flow", "x0"]
 ModelTime = Literal["index", "sigma", "1000 sigma", "1 - sigma"]
 LatentNorm = Literal["none", "scale", "shift-scale", "mean-std", "batch-norm"]
@@ -58,6 +60,7 @@ class PipelineRow:
         adapters: takes an IP-Adapter, as diffusers' pipelines of the same family do.
         control: the class of ControlNets that go with it; "" for none.
         dtype: of the weights on a GPU.
+        distilled: what gives those models of the class away that classifier-free guidance means nothing to.
         needs: further Python packages the pipeline cannot do without.
         advice: what a user should know, one line.
     """
@@ -91,11 +94,16 @@ class PipelineRow:
     adapters: bool = False
     control: Literal["", "ControlNetModel", "SD3ControlNetModel", "FluxControlNetModel"] = ""
     dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    distilled: tuple[Mark, ...] = ()
     needs: tuple[str, ...] = ()
     advice: str = ""
 
 
 _UNET = ("sample", "timestep", "encoder_hidden_states")
+_FEW_STEPS = (
+    Mark("scheduler", "_class_name", ("LCMScheduler", "TCDScheduler")),
+    Mark("network", "time_cond_proj_dim"),
+)
 _ALONE = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
 
 STABLE_DIFFUSION = PipelineRow(
@@ -114,6 +122,7 @@ STABLE_DIFFUSION = PipelineRow(
     adapters=True,
     control="ControlNetModel",
     dtype="float16",
+    distilled=_FEW_STEPS,
     advice="1.x predicts noise, most 2.x `v`: read from the scheduler. Fastest step, every LoRA and ControlNet.",
 )
 
@@ -136,6 +145,7 @@ SDXL = PipelineRow(
     adapters=True,
     control="ControlNetModel",
     dtype="float16",
+    distilled=_FEW_STEPS,
     advice="Its codec overflows in float16: it is kept in float32 unless vae names one made for float16.",
 )
 
@@ -194,6 +204,7 @@ FLUX = PipelineRow(
     text_options={"num_images_per_prompt": 1, "prompt_2": None},
     text_results=("tokens", "pooled", ""),
     control="FluxControlNetModel",
+    distilled=(Mark("network", "guidance_embeds", way="embedded"),),
     advice="Guidance is distilled into the network: set guidance_embedding, and cfg_scale 1. Gated.",
 )
 
@@ -212,6 +223,7 @@ FLUX2_KLEIN = PipelineRow(
     positions="flux2",
     guidance_argument=True,
     text_options={"num_images_per_prompt": 1},
+    distilled=(Mark("index", "is_distilled"),),
     advice="Take the base model: the distilled one has no score to guide with.",
 )
 
