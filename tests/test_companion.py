@@ -141,6 +141,25 @@ def test_a_companion_of_a_16_bit_network_keeps_no_activation_in_32() -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in parameters)
 
 
+def test_a_companion_looks_through_its_network_a_few_times_a_call_and_not_per_update(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    walks: list[torch.nn.Module] = []
+    walk = torch.nn.Module._named_members
+
+    def counted(module: torch.nn.Module, *given: object, **more: object) -> object:
+        if module is prior.network:
+            walks.append(module)
+        return walk(module, *given, **more)  # type: ignore[arg-type]
+
+    prior, companion = lora(cameras=True)
+    z_t, t, condition = asked(prior)
+    monkeypatch.setattr(torch.nn.Module, "_named_members", counted)
+    companion.output(z_t, t, condition)
+    # A walk takes a tenth of a call; diffusers' `dtype` is one, and was asked for at every update.
+    assert len(walks) <= 3 < len(companion.parameters())
+
+
 def test_the_camera_reaches_a_companion_whose_prior_takes_none() -> None:
     prior, companion = lora(cameras=False)
     z_t, t, condition = asked(prior)

@@ -114,6 +114,8 @@ class LoraCompanion(Companion):
     def __init__(self, prior: HasNetwork, rank: int, seed: int, name: str = ADAPTER) -> None:
         self.prior, self.name = prior, name
         self.unet = prior.network
+        # Not the network's own `dtype`, for which diffusers looks through all of it every time.
+        self._dtype = next(self.unet.parameters()).dtype
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # PEFT warns of a second adapter, which a pair of companions is, and of one deleted beside it.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
@@ -180,11 +182,9 @@ class LoraCompanion(Companion):
         They are kept in 32 bits; left so in a network of 16, PEFT would turn every activation at every update into 32
         bits and keep it for the backward pass.
         """
-        updates = {
-            f"{_Asked.PREFIX}{key}": p.to(self.unet.dtype) for key, p in self._updates.items()
-        }
+        updates = {f"{_Asked.PREFIX}{key}": p.to(self._dtype) for key, p in self._updates.items()}
         with self._switched_on(embedding):
-            return functional_call(self._asked, updates, kwargs=given)[0]
+            return functional_call(self._asked, updates, kwargs=given, tie_weights=False)[0]
 
     @contextmanager
     def _switched_on(self, embedding: Tensor | None) -> Iterator[None]:
