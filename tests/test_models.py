@@ -15,6 +15,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub import errors
+from PIL import Image
 from safetensors.torch import save_file
 from tiny_pipelines import BUILDERS, save_tiny
 
@@ -25,6 +26,7 @@ from dream3d.errors import ConfigError, ModelError
 from dream3d.origin import ModelOrigin
 from dream3d.priors import model_list
 from dream3d.priors.model_list import check_model, find_model, roles
+from dream3d.priors.pipelines import hub
 from dream3d.priors.pipelines.codec import LatentCodec
 from dream3d.priors.pipelines.distilled import cfg_trouble
 from dream3d.priors.pipelines.hub import model_directory
@@ -221,6 +223,55 @@ def test_what_is_fetched_of_a_model(tmp_path: Path) -> None:
     assert comes("model.safetensors") and not comes("model.fp16.safetensors")
     model_directory("a/b", weights=False, fetch=fetch)
     assert comes("README.md") and comes("unet/config.json") and not comes("unet/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loras": ["nowhere.safetensors"]}, r"no LoRA file nowhere\.safetensors; prior\.loras"),
+        ({"loras": ["{half}"]}, r"half\.safetensors is not a whole safetensors file"),
+        ({"loras": ["{picture}"]}, r"\(prior\.loras\) is not a \.safetensors file"),
+        ({"controlnet": "/nowhere"}, r"prior\.controlnet: there is no directory /nowhere"),
+        (
+            {"controlnet": "controlnet-dept"},
+            r"prior\.controlnet is .* Did you mean controlnet-depth",
+        ),
+        ({"controlnet": "a b/c"}, r"prior\.controlnet is 'a b/c'; give a directory, an id"),
+        ({"vae": "owner/name/vae"}, r"prior\.vae is 'owner/name/vae'"),
+        ({"ip_adapter": "{half}", "image_prompt": "{picture}"}, r"is not a whole safetensors file"),
+        ({"ip_adapter": "a/b", "image_prompt": "{picture}"}, r"prior\.ip_adapter is 'a/b'"),
+        ({"ip_adapter": "ip-adapter", "image_prompt": "{half}"}, r"prior\.image_prompt\) is not"),
+        (
+            {"controlnet": "controlnet-depth", "control_image": "no.png"},
+            r"no\.png; check prior\.con",
+        ),
+    ],
+)
+def test_what_goes_beside_is_looked_at_before_the_model_is_fetched(
+    settings: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+
+    def fetch(repo_id: str, **_: Any) -> str:
+        fetched.append(repo_id)
+        raise OSError("stop")
+
+    monkeypatch.setattr(hub, "download", fetch)
+    places = {"half": tmp_path / "half.safetensors", "picture": tmp_path / "seen.png"}
+    places["half"].write_bytes(b"\x99" * 20)
+    Image.new("RGB", (4, 4)).save(places["picture"])
+    given = {
+        key: [one.format(**places) for one in value]
+        if isinstance(value, list)
+        else value.format(**places)
+        for key, value in settings.items()
+    }
+    with pytest.raises(ModelError, match=words):
+        DiffusersConfig(model="draft", **given).load(CPU)
+    assert not fetched
+    with pytest.raises(ModelError, match="check the network"):
+        DiffusersConfig(model="draft").load(CPU)
+    assert fetched == ["stable-diffusion-v1-5/stable-diffusion-v1-5"]
 
 
 def test_strange_sources(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from dream3d.errors import ConfigError, ModelError
 from dream3d.origin import ModelOrigin
 from dream3d.priors.base import PRIORS, Prior, PriorConfig
-from dream3d.priors.model_list import adapter_id, alternatives, find_model
+from dream3d.priors.model_list import adapter_id, alternatives, find_model, roles
 
 if TYPE_CHECKING:
     from dream3d.priors.pipelines.control import ControlSettings
@@ -142,6 +142,7 @@ class DiffusersConfig(PriorConfig):
             raise ConfigError(
                 "prior.model is missing; give a directory, an id, or a role (`dream3d models list`)"
             )
+        self._check_ahead()
         source, directory, checkpoint = self._source()
         vae = model_directory(self.vae, whole=True, setting="prior.vae") if self.vae else None
         scales = self.lora_scales or [1.0] * len(self.loras)
@@ -166,6 +167,29 @@ class DiffusersConfig(PriorConfig):
         prior = open_prior(directory, device, how)
         prior.origins = self._origins(origin_of(source, checkpoint or directory), how, prior.row)
         return prior
+
+    def _check_ahead(self) -> None:
+        """Refuse what goes beside the model and cannot be used, before gigabytes of the model are fetched.
+
+        Raises:
+            ModelError: names the setting.
+        """
+        from dream3d.priors.pipelines.hub import check_source, local_adapter
+        from dream3d.priors.pipelines.parts import check_file
+        from dream3d.priors.pipelines.pictures import read_image
+
+        for name in ("config", "vae", "controlnet", "image_encoder"):
+            source = getattr(self, name)
+            if source and not (name == "controlnet" and source in roles()):
+                check_source(source, f"prior.{name}")
+        named = self.ip_adapter in ("", *roles())
+        if not named and (adapter := local_adapter(self.ip_adapter)) is not None:
+            check_file(adapter, "IP-Adapter", "prior.ip_adapter")
+        for file in self.loras:
+            check_file(Path(file).expanduser(), "LoRA", "prior.loras")
+        for name in ("control_image", "image_prompt"):
+            if picture := getattr(self, name):
+                read_image(Path(picture).expanduser(), f"prior.{name}")
 
     def _origins(
         self, main: ModelOrigin, how: "Opening", row: "PipelineRow"

@@ -1,6 +1,7 @@
 """From a model's id to a directory on this machine: downloads, and says plainly why one is not possible."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -53,6 +54,26 @@ def is_directory(source: str) -> bool:
     return path.exists() or source.startswith((".", "/", "~", "\\")) or path.is_absolute()
 
 
+def check_source(source: str, setting: str) -> None:
+    """Refuse what is neither a directory that is there nor the form of an id; asks no hub.
+
+    Raises:
+        ModelError: names the setting.
+    """
+    if is_directory(source):
+        path = Path(source).expanduser()
+        if not path.is_dir():
+            raise ModelError(
+                f"{setting}: there is no directory {path}; give a model's directory or its id, owner/name"
+            )
+        return
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source, re.ASCII):
+        raise ModelError(
+            f"{setting} is '{source}'; give a directory, an id of the form owner/name, or a role that "
+            f"`dream3d models list` names.{_like(source)}"
+        )
+
+
 def model_directory(
     source: str,
     revision: str = "",
@@ -78,18 +99,9 @@ def model_directory(
     Raises:
         ModelError: gated, missing, no network, or a directory that is not there; with the remedy.
     """
+    check_source(source, setting)
     if is_directory(source):
-        path = Path(source).expanduser()
-        if not path.is_dir():
-            raise ModelError(
-                f"{setting}: there is no directory {path}; give a model's directory or its id, owner/name"
-            )
-        return path
-    if source.count("/") != 1 or not all(source.split("/")):
-        raise ModelError(
-            f"{setting} is '{source}'; give a directory, an id of the form owner/name, or a role that "
-            f"`dream3d models list` names.{_like(source)}"
-        )
+        return Path(source).expanduser()
     fetch = cast(Fetch, download) if fetch is None else fetch
     files = [*WANTED, "*.safetensors" if whole else "*/*.safetensors"] if weights else [*WANTED]
     try:
@@ -105,14 +117,11 @@ def model_directory(
         raise hub_error(source, error, alternatives, setting) from error
 
 
-def adapter_file(source: str) -> Path:
-    """An IP-Adapter's file, its image encoder's folder beside it; of an id only these two are fetched.
-
-    Args:
-        source: a file, a directory with one .safetensors file, or an id and a path in it: owner/name/folder/file.
+def local_adapter(source: str) -> Path | None:
+    """An IP-Adapter's file on this machine; None of an address on the hub that has the form of one.
 
     Raises:
-        ModelError: as `model_directory`; none or several files in a directory.
+        ModelError: none or several files in a directory; or no such form.
     """
     if is_directory(source):
         path = Path(source).expanduser()
@@ -121,13 +130,26 @@ def adapter_file(source: str) -> Path:
             names = ", ".join(file.name for file in files) or "none"
             raise ModelError(f"{path} should hold one .safetensors file, it has {names}; name one")
         return files[0]
-    owner, _, rest = source.partition("/")
-    name, _, inside = rest.partition("/")
-    if not inside.endswith(".safetensors"):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+/.+\.safetensors", source, re.ASCII):
         raise ModelError(
             f"prior.ip_adapter is '{source}'; give a .safetensors file, owner/name/folder/file.safetensors, or the "
             "role ip-adapter"
         )
+    return None
+
+
+def adapter_file(source: str) -> Path:
+    """An IP-Adapter's file, its image encoder's folder beside it; of an id only these two are fetched.
+
+    Args:
+        source: a file, a directory with one .safetensors file, or an id and a path in it: owner/name/folder/file.
+
+    Raises:
+        ModelError: as `model_directory` and `local_adapter`.
+    """
+    if (file := local_adapter(source)) is not None:
+        return file
+    owner, name, inside = source.split("/", 2)
     folder = inside.rpartition("/")[0]
     beside = f"{folder}/image_encoder" if folder else "image_encoder"
     only = (inside, f"{beside}/*.json", f"{beside}/*.safetensors", CARD)

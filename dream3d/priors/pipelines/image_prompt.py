@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dream3d.errors import ModelError
 from dream3d.priors.latent.components import quiet_libraries
-from dream3d.priors.pipelines.parts import check_safetensors, load_part, partial_pipeline
+from dream3d.priors.pipelines.parts import check_file, load_part, partial_pipeline
 from dream3d.priors.pipelines.pictures import read_image
 from dream3d.priors.pipelines.table import PipelineRow
 
@@ -83,13 +83,7 @@ def read_adapter(file: Path) -> dict[str, dict[str, Tensor]]:
     Raises:
         ModelError: no such file, not safetensors, cut short, or no IP-Adapter of a known kind.
     """
-    if not file.is_file():
-        raise ModelError(f"there is no IP-Adapter file {file}; check prior.ip_adapter")
-    if file.suffix != ".safetensors":
-        raise ModelError(
-            f"{file} is not a .safetensors file; others can run code when read and are refused"
-        )
-    check_safetensors(file)
+    check_file(file, "IP-Adapter", "prior.ip_adapter")
     state: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for key, value in load_file(file).items():
         part, _, name = key.partition(".")

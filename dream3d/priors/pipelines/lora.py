@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dream3d.errors import ModelError
-from dream3d.priors.pipelines.parts import check_safetensors
+from dream3d.priors.pipelines.parts import check_file
 from dream3d.priors.pipelines.table import PipelineRow
 
 NAME = "user"
@@ -18,13 +18,7 @@ def read_lora(row: PipelineRow, file: Path, network: Any) -> tuple[dict[str, Any
     """
     import diffusers
 
-    if not file.is_file():
-        raise ModelError(f"there is no LoRA file {file}; prior.loras takes .safetensors files")
-    if file.suffix != ".safetensors":
-        raise ModelError(
-            f"{file} is not a .safetensors file; others can run code when read and are refused"
-        )
-    check_safetensors(file)
+    check_file(file, "LoRA", "prior.loras")
     pipeline: Any = getattr(diffusers, row.pipeline)
     if not hasattr(pipeline, "lora_state_dict"):
         raise ModelError(f"a {row.pipeline} takes no LoRA; leave prior.loras empty")

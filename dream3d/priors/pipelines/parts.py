@@ -94,6 +94,21 @@ def check_weights(folder: Path) -> None:
         check_safetensors(path)
 
 
+def check_file(file: Path, what: str, setting: str) -> None:
+    """Refuse a user's file that is not there, could run code, or is cut short.
+
+    Raises:
+        ModelError: names the setting.
+    """
+    if not file.is_file():
+        raise ModelError(f"there is no {what} file {file}; {setting} takes .safetensors files")
+    if file.suffix != ".safetensors":
+        raise ModelError(
+            f"{file} ({setting}) is not a .safetensors file; others can run code when read and are refused"
+        )
+    check_safetensors(file)
+
+
 def check_safetensors(path: Path) -> None:
     """Refuse a safetensors file that is shorter than its header says, as a broken download leaves it.
 
