@@ -15,6 +15,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_pipelines import BUILDERS, save_tiny
@@ -201,6 +202,87 @@ def test_no_code_and_no_pickles_are_fetched(tmp_path: Path) -> None:
         assert bad not in asked["allow_patterns"]
 
 
+@pytest.fixture
+def hub_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Stands in for the hub: a directory as the repository owner/name; returns what was fetched."""
+
+    def serve(repository: Path) -> list[str]:
+        names = [p.relative_to(repository).as_posix() for p in repository.rglob("*") if p.is_file()]
+        fetched: list[str] = []
+
+        def info(*_: Any, **__: Any) -> Any:
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+        def fetch(_: str, allow_patterns: Any, ignore_patterns: Any, **__: Any) -> str:
+            fetched.extend(
+                filter_repo_objects(
+                    names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+                )
+            )
+            for name in fetched:
+                (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(repository / name, tmp_path / "here" / name)
+            return str(tmp_path / "here")
+
+        monkeypatch.setattr("huggingface_hub.model_info", info)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+        return fetched
+
+    return serve
+
+
+def test_a_repository_with_fp16_alone_is_read(saved: Path, hub_with: Any) -> None:
+    """Of a folder with both precisions only the plain weights are fetched."""
+    plain = saved / "unet" / "diffusion_pytorch_model.safetensors"
+    for folder in ("unet", "vae", "text_encoder"):
+        file = weights(saved / folder)
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    (saved / "unet" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"unread")
+    fetched = hub_with(saved)
+    prior: Any = DiffusersConfig(model="owner/name").load(CPU)
+    assert prior.embed(["a red mug"]).isfinite().all() and prior.dtype == torch.float32
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in fetched
+    shutil.copy(saved / "unet" / "diffusion_pytorch_model.fp16.safetensors", plain)
+    fetched = hub_with(saved)
+    model_directory("owner/name")
+    assert [name for name in fetched if name.startswith("unet/") and "config" not in name] == [
+        "unet/diffusion_pytorch_model.safetensors"
+    ]
+    assert "vae/diffusion_pytorch_model.fp16.safetensors" in fetched
+
+
+@pytest.mark.parametrize(
+    ("files", "whole", "words"),
+    [
+        (
+            ["model_index.json", "unet/a.safetensors", "vae/a.bin"],
+            False,
+            r"only: vae/a\.bin\. To read",
+        ),
+        (["unet/config.json", "unet/a.bin", "b/a.bin", "c/a.bin"], False, r"a\.bin and 1 more\."),
+        (["v1-5-pruned.ckpt"], False, r"only: v1-5-pruned\.ckpt"),
+        (["config.json", "a.bin"], True, r"only: a\.bin"),
+        (["model_index.json", "v1.ckpt", "unet/a.safetensors", "safety_checker/a.bin"], False, ""),
+        (["config.json", "a.safetensors", "old/a.bin"], True, ""),
+    ],
+)
+def test_a_repository_with_pickles_says_so(
+    files: list[str], whole: bool, words: str, tmp_path: Path, hub_with: Any
+) -> None:
+    for name in files:
+        (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "there" / name).write_bytes(b"x")
+    fetched = hub_with(tmp_path / "there")
+    if not words:
+        model_directory("owner/name", whole=whole)
+        assert not [name for name in fetched if name.endswith((".bin", ".ckpt"))]
+        return
+    with pytest.raises(ModelError, match=words) as caught:
+        model_directory("owner/name", whole=whole)
+    assert "run code" in str(caught.value) and "save_pretrained" in str(caught.value)
+    assert not fetched
+
+
 def test_what_is_fetched_of_a_model(tmp_path: Path) -> None:
     """A pipeline's folders, or a part's own weights at the top; its revision; no second copy in 16 bits."""
     asked: dict[str, Any] = {}
@@ -329,7 +411,7 @@ def damage(how: str, saved: Path) -> None:
     [
         ("half", "half-downloaded"),
         ("pointer", "Git LFS pointer"),
-        ("pickle", "refused"),
+        ("pickle", "To read a pickle is to run code"),
         ("class", "WanPipeline, which is not supported"),
         ("code", "is not run"),
         ("index", "no model_index.json"),

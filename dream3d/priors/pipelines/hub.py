@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from dream3d.errors import ModelError
-from dream3d.priors.model_list import model_list, roles
+from dream3d.priors.model_list import alternatives, model_list, roles
+from dream3d.priors.pipelines.repository import UNWANTED, check_readable, unwanted
 
 CARD = "README.md"
 """Tells, at its head, the licence."""
 WANTED = ("*.json", "*.txt", "*.model", "*.jinja", CARD)
-UNWANTED = ("*.fp16.safetensors", "*non_ema*", "safety_checker/*", "*.bf16.safetensors")
-"""Variants and parts nobody reads."""
 
 
 @runtime_checkable
@@ -29,15 +28,25 @@ PATIENCE = 10.0
 
 
 def download(repo_id: str, **options: Any) -> str:
-    """`huggingface_hub.snapshot_download`, which by itself waits without end for a hub that never answers."""
+    """`huggingface_hub.snapshot_download`, which by itself waits without end for a hub that never answers.
+
+    Of folders whose weights come in 16 bits alone, these are fetched.
+
+    Raises:
+        ModelError: some weights are pickles only; nothing is fetched then.
+    """
     from huggingface_hub import errors, model_info, snapshot_download
 
     try:
-        model_info(repo_id, revision=options.get("revision"), timeout=PATIENCE)
+        info = model_info(repo_id, revision=options.get("revision"), timeout=PATIENCE)
     except errors.HfHubHTTPError:
         pass  # an answer; the download will meet it too, and may do with what is here already
     except Exception:  # the transport's own, offline mode: what is on this machine has to do
         return snapshot_download(repo_id, **options, local_files_only=True)
+    else:
+        names = [file.rfilename for file in info.siblings or ()]
+        check_readable(repo_id, names, options["allow_patterns"], alternatives(repo_id))
+        options["ignore_patterns"] = unwanted(names)
     return snapshot_download(repo_id, **options)
 
 
@@ -113,6 +122,8 @@ def model_directory(
                 ignore_patterns=list(UNWANTED),
             )
         )
+    except ModelError:
+        raise
     except Exception as error:  # the client raises its own, the transport's and the system's errors
         raise hub_error(source, error, alternatives, setting) from error
 

@@ -12,11 +12,11 @@ import torch
 
 from dream3d.errors import ModelError
 from dream3d.priors.latent.components import quiet_libraries, read_json
+from dream3d.priors.pipelines.repository import folder_variant, pickled, refused
 from dream3d.priors.pipelines.table import ROWS, PipelineRow
 
 LIBRARIES = ("diffusers", "transformers")
 """Where the classes named in a model_index.json may come from."""
-PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
 
 
 def pipeline_row(directory: Path) -> PipelineRow:
@@ -83,12 +83,8 @@ def check_weights(folder: Path) -> None:
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
-        if pickles:
-            raise ModelError(
-                f"{folder} has its weights as {pickles[0]} only; such files can run code when read and are "
-                "refused. Take a repository with .safetensors, or convert it on a machine you can lose"
-            )
+        if pickles := pickled(sorted(path.name for path in folder.iterdir())):
+            raise refused(folder, pickles)
         raise ModelError(f"{folder} has no .safetensors weights; restore it or download it again")
     for path in files:
         check_safetensors(path)
@@ -136,12 +132,6 @@ def check_safetensors(path: Path) -> None:
         )
 
 
-def _variant(folder: Path) -> str | None:
-    """The name of the only kind of files there are, if it is fp16."""
-    names = [path.name for path in folder.glob("*.safetensors*")]
-    return "fp16" if names and all(".fp16." in name for name in names) else None
-
-
 def load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """A network with every weight accounted for, or a tokenizer or scheduler.
 
@@ -164,7 +154,7 @@ def load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
                 local_files_only=True,
                 use_safetensors=True,
                 torch_dtype=dtype,
-                variant=_variant(folder),
+                variant=folder_variant(path.name for path in folder.iterdir()),
                 output_loading_info=True,
             )
     except ModelError:

@@ -17,7 +17,8 @@ from safetensors import safe_open
 
 from dream3d.errors import ModelError
 from dream3d.priors.latent.components import quiet_libraries, read_json
-from dream3d.priors.pipelines.parts import PICKLES, check_safetensors, refuse_gaps
+from dream3d.priors.pipelines.parts import check_safetensors, refuse_gaps
+from dream3d.priors.pipelines.repository import PICKLES
 
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 """What a file's `modelspec.prediction_type` may say, in diffusers' words."""
