@@ -32,6 +32,10 @@ class TimeSampler(ABC):
         """Whether the times are the same for all samples, draw nothing, and never rise over the stage."""
         return False
 
+    def lower(self, progress: float) -> float | None:
+        """The level s below all drawn ones, for rules that compare two points of a path; None: theirs to choose."""
+        return None
+
 
 TIME_SAMPLERS: Registry[TimeSampler] = Registry("time", "dream3d.time_samplers")
 
@@ -139,6 +143,51 @@ class AnnealedTime(TimeSampler):
             return torch.full((count,), centre)
         deviation = self.jitter * (2.0 * torch.rand(count, generator=generator) - 1.0)
         return (centre + deviation).clamp(0.001, 0.999)
+
+
+@TIME_SAMPLERS.register("pair")
+@dataclass(frozen=True)
+class PairTime(TimeSampler):
+    """A level s that falls by the square root of progress, and times drawn above it (Consistent3D, Wu et al. 2024).
+
+    s = initial - (initial - final) sqrt(progress), t ~ s + U[nearest, farthest]. `ode-consistency` goes from t down to
+    this s; other rules hear of t alone.
+
+    Attributes:
+        initial, final: s at the start and at the end of the stage (the authors' later stages: 0.3 and 0.5 to 0.02).
+        nearest, farthest: ends of t - s; t is kept at most 0.999.
+    """
+
+    initial: float = 0.7
+    final: float = 0.1
+    nearest: float = 0.1
+    farthest: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "final", "nearest", "farthest"):
+            _check_level(f"time.{name}", getattr(self, name))
+        if self.initial < self.final:
+            raise ConfigError(
+                f"time.initial ({self.initial:g}) lies below time.final ({self.final:g}); exchange the two"
+            )
+        if not 0.0 < self.nearest <= self.farthest:
+            raise ConfigError(
+                f"time.nearest is {self.nearest:g} and time.farthest {self.farthest:g}; choose 0 < nearest <= farthest"
+            )
+        if self.initial > 0.99:
+            raise ConfigError(
+                f"time.initial is {self.initial:g}, which leaves no room above; choose at most 0.99"
+            )
+
+    def lower(self, progress: float) -> float:
+        return self.initial + (self.final - self.initial) * math.sqrt(progress)
+
+    def __call__(
+        self, count: int, progress: float, generator: torch.Generator
+    ) -> Float[Tensor, " count"]:
+        above = torch.rand(count, generator=generator)
+        above = self.nearest + (self.farthest - self.nearest) * above
+        return (self.lower(progress) + above).clamp(max=0.999)
 
 
 @TIME_SAMPLERS.register("flow")

@@ -139,7 +139,7 @@ def probe(
     )
     told, noise = (sent(x, z.device, z.dtype) for x in (t, noise))
     views = Views(z.detach(), told, noise, condition, empty, negative, progress)
-    views = replace(views, guider=stage.guider, known_t=t)
+    views = replace(views, guider=stage.guider, known_t=t, lower=stage.time.lower(progress))
     if stage.view_words and stage.view_prompts == "perp-neg":
         views = replace(views, sides=Sides(*prompts.sides(cameras, stage.conditioning)))
     if state.companion is None:

@@ -50,6 +50,7 @@ class Views:
         guider: how the predictions under the prompt and the empty prompt are mixed.
         sides: what Perp-Neg keeps the views away from, or None.
         known_t: `t` on the host, where it was drawn; rules that count steps by it do not wait for a GPU.
+        lower: the level below `t` that the time sampler draws it above, see `TimeSampler.lower`.
     """
 
     z: Float[Tensor, "B C H W"]
@@ -64,6 +65,7 @@ class Views:
     guider: Guider = PLAIN
     sides: Sides | None = None
     known_t: Float[Tensor, " B"] | None = None
+    lower: float | None = None
 
     def with_control(self, picture: Float[Tensor, "B H W 3"] | None) -> "Views":
         """The same views with a picture of each told to a prior that has a ControlNet; None changes nothing."""

@@ -166,7 +166,9 @@ def steps_to(length: float, stride: float, most: int) -> int:
     return min(max(math.ceil(length / stride - 1e-4), 1), most)
 
 
-def earlier_level(t: Float[Tensor, " B"], interval: float, t_start: float) -> Float[Tensor, " B"]:
+def earlier_level(
+    t: Float[Tensor, " B"], interval: float | Float[Tensor, " B"], t_start: float
+) -> Float[Tensor, " B"]:
     """t - interval, but never so low that both ends of the interval fall together.
 
     At the lowest levels the difference would fall below the start of the path; half of t, at most `t_start`, is kept.

@@ -6,9 +6,8 @@
 With one fixed eps for the run. This is the sign of the released code. The paper's loss |x0(y_t) - x0(y_s)|^2, with
 the prior's Jacobian taken for the identity, has the opposite one: x0(y_t) - x0(y_s) = lambda_s (eps(y_s) - eps(y_t));
 on a Gaussian it runs away. There grad / w = k (f_t - f_s) with k = (y_t - m) / sqrt(s^2 + lambda_t^2), f = lambda /
-sqrt(s^2 + lambda^2): it rests at z = m - lambda_t eps, off the mean until the level falls. The authors draw t - s
-from 0.1 to 0.3 and clip entries at 2 growing to 8; here the interval is one number. Rescaling is left out (theirs is
-off).
+sqrt(s^2 + lambda^2): it rests at z = m - lambda_t eps, off the mean until the level falls. The authors let s fall
+and draw t above it (`time: pair`), and clip entries at 2 growing to 8. Rescaling is left out (theirs is off).
 """
 
 from dataclasses import dataclass, field
@@ -32,11 +31,11 @@ T_LEAST = 0.02
 @GUIDANCE.register("ode-consistency")
 @dataclass(frozen=True)
 class OdeConsistency(Guidance):
-    """Make two neighbouring predictions on a path agree; for `noise: fixed` and a falling time.
+    """Make two neighbouring predictions on a path agree; for `noise: fixed` and `time: pair` or one that falls.
 
     Attributes:
         cfg_scale: classifier-free guidance scale at both points (authors: 101 falling to 51).
-        interval: t - s in (0, 1).
+        interval: t - s in (0, 1), where the time sampler names no s (`pair` does).
         weight: w(t), see `guidance.weights.Weight`.
         clip: bound on every entry of the gradient; 0 is off.
     """
@@ -63,7 +62,8 @@ class OdeConsistency(Guidance):
     @torch.no_grad()
     def __call__(self, prior: Prior, views: Views) -> GuidanceOutput:
         schedule, scale = prior.schedule, self.cfg_scale(views.progress)
-        s = earlier_level(views.t, self.interval(views.progress), T_LEAST)
+        below = self.interval(views.progress) if views.lower is None else views.t - views.lower
+        s = earlier_level(views.t, below, T_LEAST)
         z_t = add_noise(schedule, views.z, views.noise, views.t)
         upper = guided(prior, z_t, views.t, views, scale).eps
         here = FlowPoint(z_t / per_sample(schedule.alpha(views.t), z_t), views.t, upper)

@@ -176,6 +176,18 @@ def test_ode_consistency_and_its_loss_differ_in_sign(prior: NonlinearPrior) -> N
 
 
 @PRIORS
+def test_ode_consistency_goes_down_to_the_level_its_time_sampler_names(
+    prior: NonlinearPrior,
+) -> None:
+    views, rule = make_views(prior, TIMES), OdeConsistency(SCALE, constant(0.1))
+    named = rule(prior, replace(views, lower=0.1)).grad
+    for i, t in enumerate(TIMES):
+        own = gradient(OdeConsistency(SCALE, constant(t - 0.1)), prior, views)
+        assert_same(named[i], own[i])
+    assert not torch.allclose(named, rule(prior, views).grad)
+
+
+@PRIORS
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_cached_predictions_as_noise_make_ddim_in_the_clean_picture(
     prior: NonlinearPrior, scale: float

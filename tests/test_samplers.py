@@ -1,6 +1,7 @@
 """Time, noise, cameras and backgrounds: pure given a generator, inside their stated ranges."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +13,17 @@ from dream3d.camera_samplers import CAMERA_SAMPLERS, OrbitCameras, RingCameras
 from dream3d.errors import ConfigError
 from dream3d.noise_sources import NOISE_SOURCES, FixedNoise, FreshNoise
 from dream3d.schedules import Ramp, constant
-from dream3d.time_samplers import TIME_SAMPLERS, AnnealedTime, DreamTime, FlowTime, UniformTime
+from dream3d.time_samplers import (
+    TIME_SAMPLERS,
+    AnnealedTime,
+    DreamTime,
+    FlowTime,
+    PairTime,
+    ShrinkingWindow,
+    TimeSampler,
+    TwoStageTime,
+    UniformTime,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -92,8 +103,65 @@ def test_annealed_time_falls_from_end_to_end(law: str) -> None:
     torch.testing.assert_close(
         t[[0, 25, 100], 0], torch.tensor([0.98, {"sqrt": 0.64, "linear": 0.81}[law], 0.3])
     )
-    jittered = AnnealedTime(0.98, 0.3, law, jitter=0.1)(500, 0.5, seeded())  # type: ignore[arg-type]
+    jittering = AnnealedTime(0.98, 0.3, law, jitter=0.1)  # type: ignore[arg-type]
+    jittered = jittering(500, 0.5, seeded())
     assert 0.09 < (jittered - sampler(1, 0.5, seeded())).abs().max() <= 0.1
+    assert sampler.falls and not jittering.falls  # what is drawn may rise, so `cfd` must refuse it
+
+
+def test_jitter_never_leaves_the_levels_at_which_a_prior_can_be_asked() -> None:
+    wide = AnnealedTime(1.0, 0.0, "linear", jitter=0.5)
+    for progress, end in ((0.0, 0.999), (1.0, 0.001)):
+        t = wide(500, progress, seeded())
+        assert t.min() >= 0.001 and t.max() <= 0.999 and (t == end).float().mean() > 0.4
+
+
+# Every row of the published rules' table: the window of a draw at moments of the stage.
+PUBLISHED: dict[str, tuple[TimeSampler, dict[float, tuple[float, float]]]] = {
+    "DreamFusion": (UniformTime(), {0.0: (0.02, 0.98), 1.0: (0.02, 0.98)}),
+    "ProlificDreamer": (TwoStageTime(), {0.19: (0.02, 0.98), 0.21: (0.02, 0.5)}),
+    "HiFA": (AnnealedTime(0.98, 0.3, "sqrt"), {0.25: (0.64, 0.64), 1.0: (0.3, 0.3)}),
+    "SDI": (AnnealedTime(0.98, 0.25, "linear"), {0.5: (0.615, 0.615), 1.0: (0.25, 0.25)}),
+    # 1 to 0, kept inside [0.02, 0.98].
+    "DreamGaussian": (
+        UniformTime(Ramp(0.98, 0.02, 0.02, 0.98), Ramp(0.98, 0.02, 0.02, 0.98)),
+        {0.01: (0.98, 0.98), 0.25: (0.75, 0.75), 0.99: (0.02, 0.02)},
+    ),
+    "MVDream": (ShrinkingWindow(), {0.4: (0.5, 0.74), 0.8: (0.02, 0.5), 1.0: (0.02, 0.5)}),
+    # 0.5 + 0.48 r, r = 1 - i / 1500 of 5000 steps.
+    "LucidDreamer": (
+        UniformTime(max=Ramp(0.98, 0.5, 0.0, 0.3)),
+        {0.0: (0.02, 0.98), 0.15: (0.02, 0.74), 0.3: (0.02, 0.5)},
+    ),
+    # s from 700 to 100 by the root of progress, t - s from 100 to 300.
+    "Consistent3D": (
+        PairTime(),
+        {0.0: (0.8, 0.999), 0.25: (0.5, 0.7), 1.0: (0.2, 0.4)},
+    ),
+    "Consistent3D, geometry": (PairTime(0.3, 0.02, 0.1, 0.2), {0.0: (0.4, 0.5), 1.0: (0.12, 0.22)}),
+    "CFD": (FlowTime(), {0.0: (0.98, 0.98), 0.5: (0.596, 0.596), 1.0: (0.308, 0.308)}),
+    "DreamTime": (DreamTime(0.2, 0.8), {0.0: (0.8, 0.8), 1.0: (0.2, 0.2)}),
+}
+
+
+@pytest.mark.parametrize("row", PUBLISHED)
+def test_every_published_rule_of_times_is_a_setting(row: str) -> None:
+    sampler, windows = PUBLISHED[row]
+    for progress, (low, high) in windows.items():
+        t = sampler(2000, progress, seeded())
+        assert low - 1e-6 <= t.min() and t.max() <= high + 1e-6
+        assert t.max() - t.min() >= 0.98 * (high - low)
+
+
+def test_a_pairs_lower_level_falls_by_the_root_and_stays_below_what_is_drawn() -> None:
+    sampler = PairTime()
+    s = [sampler.lower(i / 100) for i in range(101)]
+    assert [s[0], s[25], s[100]] == pytest.approx([0.7, 0.4, 0.1])
+    assert all(b < a for a, b in pairwise(s)) and not sampler.falls
+    assert PairTime(0.9)(500, 0.0, seeded()).max() == torch.tensor(0.999)
+    for progress in (0.0, 0.3, 1.0):
+        assert (sampler(500, progress, seeded()) > sampler.lower(progress) + 0.09).all()
+    assert all(TIME_SAMPLERS[n]().lower(0.5) is None for n in TIME_SAMPLERS if n != "pair")
 
 
 def times(sampler, count: int = 1, steps: int = 100) -> torch.Tensor:  # type: ignore[no-untyped-def]
@@ -222,6 +290,10 @@ def test_solid_background() -> None:
         (lambda: UniformTime(max=constant(1.2)), "time.max.initial is 1.2"),
         (lambda: AnnealedTime(final=-0.1), "time.final is -0.1"),
         (lambda: AnnealedTime(0.2, 0.9), "time.initial .0.2. lies below time.final .0.9."),
+        (lambda: PairTime(0.1, 0.7), "time.initial .0.1. lies below time.final .0.7."),
+        (lambda: PairTime(0.995), "time.initial is 0.995, which leaves no room above"),
+        (lambda: PairTime(nearest=0.0), "choose 0 < nearest <= farthest"),
+        (lambda: PairTime(nearest=0.4), "time.nearest is 0.4 and time.farthest 0.3"),
         (lambda: FlowTime(0.2, 0.9), "time.initial .0.2. lies below time.final"),
         (lambda: FlowTime(reach=(0.5, 0.4)), "time.reach is"),
         (lambda: DreamTime(0.9, 0.1), "time.min .0.9. exceeds time.max"),

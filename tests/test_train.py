@@ -19,7 +19,7 @@ from dream3d.prompts import Prompts
 from dream3d.run import make_companion
 from dream3d.scenes.canvas import Canvas, CanvasConfig
 from dream3d.schedules import Ramp, constant
-from dream3d.time_samplers import AnnealedTime
+from dream3d.time_samplers import AnnealedTime, PairTime, UniformTime
 from dream3d.train import PATIENCE, StepReport, TrainState, make_optimizer, read_out, train_stage
 from guidance import GUIDANCE, Guidance, GuidanceOutput, Views
 from guidance.clips import clip_pixels
@@ -84,6 +84,13 @@ def test_views_that_are_denoised_jointly_share_one_time() -> None:
             assert len(views.t.unique()) == distinct
             assert views.progress == i / 3 and not views.z.requires_grad
             assert len(views.noise.flatten(1).unique(dim=0)) == 4  # independent noise either way
+
+
+def test_a_rule_is_told_the_lower_level_of_a_pair_of_times() -> None:
+    for time in (PairTime(), UniformTime()):
+        guidance = Recording(1.0, [])
+        train(replace(PLAIN, guidance=guidance, time=time, steps=3))
+        assert [v.lower for v in guidance.seen] == [time.lower(i / 3) for i in range(3)]
 
 
 def test_the_gradient_is_subtracted_and_divided_by_the_views() -> None:
