@@ -1,7 +1,9 @@
 """ControlNet conditions: the pictures in closed form, the prior against diffusers' own pipelines, the loop."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -18,7 +20,9 @@ from dream3d.controls import control_picture, depth_picture, normal_picture
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import Condition
 from dream3d.priors.pipelines.call import from_layout, to_layout
-from dream3d.priors.pipelines.control import ControlSettings
+from dream3d.priors.pipelines.codec import LatentCodec
+from dream3d.priors.pipelines.control import ControlSettings, open_control
+from dream3d.priors.pipelines.control_branches import ControlBranch
 from dream3d.priors.pipelines.opening import Opening, open_prior
 from dream3d.priors.pipelines.table import ROWS
 from dream3d.priors.pretrained import DiffusersConfig
@@ -177,6 +181,39 @@ def test_steps_equal_the_controlnet_pipelines_own(name: str, saved: Any) -> None
         assert (off > 1e-3) == active
 
 
+def test_corrections_between_two_shares_of_the_way(tmp_path: Path) -> None:
+    """`control_start` and `control_end` reach the branch, both ends included; t is 1 - t of the way."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": SD}))
+    config = DiffusersConfig(
+        model="a/b",
+        controlnet=str(tmp_path),
+        control_scale=0.7,
+        control_start=0.25,
+        control_end=0.75,
+    )
+    settings = config._control(tmp_path)
+    branch = ControlBranch(None, ROWS[SD], settings)
+    t = torch.tensor([1.0, 0.8, 0.75, 0.5, 0.25, 0.2, 0.0])
+    expected = 0.7 * torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    torch.testing.assert_close(branch.weight(t), expected)
+
+
+def test_a_fixed_picture_is_read_once() -> None:
+    """For whatever number of samples; it may cost a pass through the codec."""
+    read: list[Tensor] = []
+
+    class Counted(ControlBranch):
+        def read(self, picture: Tensor, codec: Any) -> Tensor:
+            read.append(picture)
+            return picture
+
+    picture = torch.rand(1, 3, 12, 12)
+    branch: Any = Counted(None, ROWS[SD], ControlSettings(Path()), picture)
+    one, many = (branch.seen(count, None, 12, LatentCodec(None, "none")) for count in (1, 5))
+    assert len(read) == 1 and one.shape == (1, 3, 12, 12)
+    assert torch.equal(many, picture.expand(5, -1, -1, -1)) and branch.wants == ""
+
+
 def test_depth_in_closed_form() -> None:
     """The nearest is white, twice as far half as bright, the background black; an empty view is black."""
     depth = torch.tensor([[2.0, 4.0], [8.0, 0.0]])[None, :, :, None]
@@ -332,6 +369,11 @@ def test_controlnets_that_do_not_fit(saved: Any, tmp_path: Path) -> None:
     union.save_pretrained(tmp_path / "union")
     with pytest.raises(ModelError, match=r"num_mode is 3, expected None"):
         open_prior(tmp_path / "flux", CPU, Opening(control=ControlSettings(tmp_path / "union")))
+    told = tiny_controlnet(FLUX, flux.transformer, guidance_embeds=True)
+    told.save_pretrained(tmp_path / "told")
+    bare: Any = SimpleNamespace(config={**flux.transformer.config, "guidance_embeds": False})
+    with pytest.raises(ModelError, match="is told the guidance scale and this FluxPipeline is not"):
+        open_control(ControlSettings(tmp_path / "told"), ROWS[FLUX], bare, torch.float32)
     save_tiny("SanaPipeline", tmp_path / "sana")
     with pytest.raises(ModelError, match="takes no ControlNet here"):
         open_prior(tmp_path / "sana", CPU, Opening(control=ControlSettings(control)))

@@ -31,7 +31,7 @@ from dream3d.priors.pipelines import hub
 from dream3d.priors.pipelines.codec import LatentCodec
 from dream3d.priors.pipelines.distilled import cfg_trouble
 from dream3d.priors.pipelines.hub import model_directory
-from dream3d.priors.pipelines.opening import Opening, open_prior
+from dream3d.priors.pipelines.opening import Opening, open_prior, weight_dtype
 from dream3d.priors.pipelines.parts import pipeline_row
 from dream3d.priors.pipelines.provenance import UNKNOWN, origin_of
 from dream3d.priors.pipelines.table import READ_ELSEWHERE, ROWS
@@ -461,6 +461,24 @@ def test_precision_is_the_weights(saved: Path) -> None:
     assert prior.dtype == torch.bfloat16
     images = torch.rand(1, 16, 16, 3)
     assert prior.encode(images).dtype == torch.float32
+
+
+def test_on_a_gpu_weights_are_in_the_pipelines_own_precision(saved: Path) -> None:
+    """A device without numbers stands in for one. A codec that overflows in float16 is kept out of it."""
+    for row in ROWS.values():
+        assert weight_dtype(row, "auto", torch.device("cuda")) == getattr(torch, row.dtype)
+        assert weight_dtype(row, "auto", CPU) == torch.float32
+    config = saved / "vae" / "config.json"
+
+    def opened(upcast: bool, precision: str = "auto") -> tuple[torch.dtype, torch.dtype]:
+        config.write_text(json.dumps({**json.loads(config.read_text()), "force_upcast": upcast}))
+        how = Opening(compile="none", precision=precision)
+        prior = open_prior(saved, torch.device("meta"), how)
+        return prior.dtype, prior.codec.dtype
+
+    assert opened(True) == (torch.float16, torch.float32)
+    assert opened(False) == (torch.float16, torch.float16)
+    assert opened(True, "bfloat16") == (torch.bfloat16, torch.bfloat16)
 
 
 def test_config_takes_a_directory_or_a_role(saved: Path) -> None:

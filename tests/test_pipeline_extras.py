@@ -3,21 +3,25 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import pytest
 import torch
+import transformers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_pipelines import run
-from tiny_pipelines import save_tiny
+from tiny_pipelines import HIDDEN, save_tiny, tiny_pipeline
 
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import Condition
+from dream3d.priors.pipelines.lora import merge_lora
 from dream3d.priors.pipelines.opening import Opening, open_prior
+from dream3d.priors.pipelines.table import ROWS
+from dream3d.priors.pipelines.text import TextEmbedder
 from dream3d.priors.pretrained import DiffusersConfig
 
 CPU = torch.device("cpu")
@@ -83,6 +87,80 @@ def test_lora_strength_and_companion(saved: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(off.predict(z, t, condition).value, expected)
     # Merged: a companion's own updates do not meet it.
     torch.testing.assert_close(off.companion(2, 0).output(z, t, condition).value.detach(), expected)
+
+
+def original_lora(file: Path, alpha: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """A LoRA of one layer under the names of the first trainers, with its `alpha` or without; returns up and down."""
+    torch.manual_seed(4)
+    up, down = torch.randn(16, 2), torch.randn(2, HIDDEN)
+    layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    tensors = {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
+    extra = {} if alpha is None else {f"{layer}.alpha": torch.tensor(alpha)}
+    save_file({**tensors, **extra}, file)
+    return up, down
+
+
+@pytest.mark.parametrize("alpha", [None, 0.5, 4.0])
+def test_a_lora_is_as_strong_as_its_alpha_says(alpha: float | None, tmp_path: Path) -> None:
+    """W + scale alpha / rank up down, in closed form; without an alpha it is the rank."""
+    file = tmp_path / "x.safetensors"
+    up, down = original_lora(file, alpha)
+    network = tiny_pipeline(SD).unet
+    weight = network.down_blocks[1].attentions[0].transformer_blocks[0].attn2.to_k.weight
+    before = weight.clone()
+    merge_lora(network, ROWS[SD], file, 0.6)
+    after = network.down_blocks[1].attentions[0].transformer_blocks[0].attn2.to_k.weight
+    expected = before + 0.6 * (2.0 if alpha is None else alpha) / 2.0 * up @ down
+    torch.testing.assert_close(after, expected)
+
+
+def test_the_text_part_of_a_lora_goes_to_the_text_encoders(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its strength, before the words are embedded; what concerns the network alone goes to none."""
+    given: list[Any] = []
+
+    def load(cls: Any, state: Any, **told: Any) -> None:
+        given.append((sorted(state), told["prefix"], told["lora_scale"], told["text_encoder"]))
+
+    monkeypatch.setattr(
+        diffusers.StableDiffusionPipeline, "load_lora_into_text_encoder", classmethod(load)
+    )
+    layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    both = {
+        f"{layer}.lora_A.weight": torch.zeros(2, 32),
+        f"{layer}.lora_B.weight": torch.zeros(32, 2),
+    }
+    save_file(both, tmp_path / "text.safetensors")
+    original_lora(tmp_path / "network.safetensors", None)
+    loras = ((tmp_path / "text.safetensors", 0.7), (tmp_path / "network.safetensors", 0.3))
+    prior = open_prior(saved, CPU, Opening(loras=loras))
+    assert not given
+    prior.embed(["a red mug"])
+    (only,) = given
+    assert only[:3] == (sorted(both), "text_encoder", 0.7)
+    assert isinstance(only[3], transformers.CLIPTextModel)
+
+
+def test_what_no_prompt_of_a_run_needs_is_cut_off(saved: Path) -> None:
+    """The longest prompt so far decides, whichever call brought it; what is cut has never counted."""
+
+    class Stub:
+        config: ClassVar[dict[str, Any]] = {}
+
+        def encode_prompt(self, prompt: list[str], **_: Any) -> Any:
+            return [torch.ones(len(words.split()), 4) for words in prompt], None
+
+    text = TextEmbedder(ROWS["ZImagePipeline"], Stub, CPU, keep=True)
+    lengths = []
+    for prompts in (["a mug"], ["a", "a big red mug"], ["a"]):
+        packed = text.embed(prompts)
+        read = text.read(packed)
+        assert read.mask is not None
+        assert read.mask.sum(1).tolist() == [len(words.split()) for words in prompts]
+        assert read.tokens.shape[1] == read.mask.shape[1]
+        lengths.append(read.tokens.shape[1])
+    assert lengths == [2, 4, 4]
 
 
 @pytest.mark.parametrize("how", ["renamed", "shape", "pickle", "absent", "half", "another model"])

@@ -4,16 +4,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from original_layout import write_original
 from safetensors.torch import save_file
-from tiny_pipelines import save_tiny
+from tiny_pipelines import ddim, save_tiny
 
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import Condition
 from dream3d.priors.pipelines import hub
 from dream3d.priors.pipelines.opening import open_prior
+from dream3d.priors.pipelines.single_file import file_scheduler
 from dream3d.priors.pretrained import DiffusersConfig
 
 CPU = torch.device("cpu")
@@ -59,6 +61,17 @@ def test_one_file_is_the_directory(kind: str, made: Any) -> None:
     assert torch.equal(prior.encode(images), other.encode(images))
     assert torch.equal(prior.decode(z), other.decode(z))
     assert prior.origins[0].model == str(file)
+
+
+def test_a_last_level_without_signal_is_read_from_the_file(tmp_path: Path) -> None:
+    """An empty weight `ztsnr`; schedulers that know no such table stay as they are."""
+    file = tmp_path / "x.safetensors"
+    for names, signal in ((["a"], False), (["a", "ztsnr"], True)):
+        save_file({name: torch.zeros(()) for name in names}, file)
+        told = file_scheduler(ddim(), file)
+        assert (told.alphas_cumprod[-1] > 1e-4) != signal and told.config.steps_offset == 1
+    pndm = diffusers.PNDMScheduler()
+    assert file_scheduler(pndm, file) is not None
 
 
 def test_what_the_file_says_of_its_prediction_counts(made: Any, tmp_path: Path) -> None:
