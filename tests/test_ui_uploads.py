@@ -327,3 +327,20 @@ def test_a_mesh_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"scene\.mesh is '.*none\.glb', which cannot be read"):
         store.submit(JobRequest("a mug", "texture", 0, "", {"scene.mesh": "none.glb"}))
     assert store.ids() == []
+
+
+@pytest.mark.parametrize("ending", ["obj", "ply"])
+def test_a_mesh_without_triangles_is_told_at_once(tmp_path: Path, ending: str) -> None:
+    """Before, the run was queued, loaded everything and failed with the path of the server's copy."""
+    store = JobStore(tmp_path / "app")
+    store.tend = list  # type: ignore[method-assign]
+    jobs = UserJobs(store, Tasks(store))
+    points = {
+        "obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\n",
+        "ply": b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+        b"end_header\n0 0 0\n",
+    }
+    name = jobs.uploads.add(f"points.{ending}", points[ending], "")
+    with pytest.raises(ConfigError, match=rf"^file\.{ending} (holds no triangles|cannot be read)"):
+        jobs.submit(JobRequest("a mug", "texture", 0, "", {"scene.mesh": name}))
+    assert store.ids() == []

@@ -76,6 +76,7 @@ class UserJobs:
         resolve_device(config.device)
         if request.owner:
             self._check_files(config, request.preset, request.owner)
+        check_meshes(config)  # opened only now that it is known to be theirs
         return request
 
     def _check_files(self, config: RunConfig, preset: str, user: str) -> None:
@@ -244,6 +245,20 @@ def check_words(request: JobRequest) -> RunConfig:
         if not note.known:
             raise PromptError(note.message)
     return config
+
+
+def check_meshes(config: RunConfig) -> None:
+    """Refuse a file without triangles now, not when the run has loaded and reads it.
+
+    Raises:
+        ConfigError: as `load_mesh`.
+    """
+    from dream3d.scenes.mesh_file import load_mesh
+
+    for stage in config.stages:
+        path = getattr(stage.scene, "mesh", "sphere")
+        if path not in ("", "sphere"):
+            load_mesh(Path(path))
 
 
 def uses_embedded(directory: Path) -> bool:
