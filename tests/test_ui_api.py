@@ -75,7 +75,9 @@ def test_the_life_of_a_job(server: Any) -> None:
     found = ask(server, "GET", "/api/jobs?search=mug+gaussian").json
     assert found["total"] == 1 and found["jobs"][0]["id"] == job
     assert ask(server, "GET", "/api/jobs?search=teapot").json["total"] == 0
-    assert ask(server, "GET", f"/api/jobs/{job}/files/preview.png").body.startswith(b"\x89PNG")
+    picture = ask(server, "GET", f"/api/jobs/{job}/files/preview.png?save=1")
+    assert picture.body.startswith(b"\x89PNG")
+    assert f"a-mug-{job[:6]}-preview.png" in picture.headers["content-disposition"]
     assert ask(server, "POST", f"/api/jobs/{job}/resume", {}).status == 422
     assert ask(server, "DELETE", f"/api/jobs/{job}").status == 200
     assert ask(server, "GET", f"/api/jobs/{job}").status == 404

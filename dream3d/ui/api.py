@@ -287,6 +287,8 @@ def _add_files(api: APIRouter, jobs: UserJobs) -> None:
         shown = not save and (path.suffix in _SHOWN or path.suffix == ".html")
         if path.suffix == ".png" and path.name == "preview.png":
             # It is replaced while the job runs: read as a whole it is always one picture.
+            if save:
+                headers["content-disposition"] = f'attachment; filename="{saved_as}"'
             return Response(path.read_bytes(), 200, headers, kind)
         return FileResponse(
             path,
