@@ -4,6 +4,7 @@
 # ruff: noqa: F811
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,6 +203,27 @@ def test_mistakes_are_told(open_tab: Callable[..., Any], server: Any) -> None:
     note.get_by_role("button", name="mug").click()
     expect(tab.get_by_label("Prompt", exact=True)).to_have_value("a red mug")
     expect(note).to_be_empty()
+
+
+def test_a_refusal_outlives_what_the_form_asks(
+    open_tab: Callable[..., Any], server: Any, tmp_path: Path
+) -> None:
+    """The form asks about steps a moment after they are typed; its answer wiped the refusal of a press before it."""
+    from playwright.sync_api import expect
+
+    tab = open_tab()
+    place = tab.locator("#dream-generate").bounding_box()
+    fill_form(tab, "anything at all", 0)
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.get_by_role("alert")).to_contain_text("steps is 0; give a whole number from 1 to")
+    tab.wait_for_timeout(1500)
+    expect(tab.get_by_role("alert")).to_contain_text("steps is 0")
+    assert tab.locator("#dream-generate").bounding_box() == place, "the button moved while typing"
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(50 * 2**20 + 1)
+    tab.locator("#dream-image").set_input_files(large)
+    expect(tab.locator("#dream-image-status")).to_contain_text("at most 52.4 MB are taken")
 
 
 def test_a_prompt_is_no_markup(open_tab: Callable[..., Any], server: Any) -> None:

@@ -237,8 +237,10 @@ def test_the_forms_request() -> None:
         ({"parts": {"prior": "oracle"}}, "parts are scene, guidance"),
         ({"parts": {"scene": {"name": "nerf"}}}, "parts are names"),
         ({"steps": ""}, "steps is empty"),
-        ({"steps": "0"}, "steps is 0; give a whole number of at least 1"),
+        ({"steps": "0"}, "steps is 0; give a whole number from 1 to 1,000,000"),
+        ({"steps": "1000001"}, "steps is 1000001; give a whole number from 1 to 1,000,000"),
         ({"seed": "-1"}, "seed is -1"),
+        ({"seed": str(2**63)}, "from 0 to 9,223,372,036,854,775,807"),
         ({"preset": "../x"}, "preset is '../x'"),
     ],
 )

@@ -42,6 +42,8 @@ TITLES = {
     "stage": "Views and steps",
 }
 _SENT = {"prompt", "negative_prompt", "preset", "seed", "steps", "parts", "settings", "image"}
+MOST_STEPS = 1_000_000
+"""That the form takes; nobody means more."""
 
 
 def form_data(
@@ -195,7 +197,7 @@ def read_form(data: Any, user: str) -> JobRequest:
     base = chosen_config(preset)
     overrides = other_parts(base, parts)
     config = chosen_config(preset, parts)
-    steps = _whole(data.get("steps"), "steps", 1)
+    steps = _whole(data.get("steps"), "steps", 1, MOST_STEPS)
     if steps is not None and steps != base.stages[0].steps:
         overrides["steps"] = steps
     if image := data.get("image"):
@@ -204,22 +206,22 @@ def read_form(data: Any, user: str) -> JobRequest:
     return JobRequest(
         prompt=data.get("prompt") or "",
         preset=preset,
-        seed=_whole(data.get("seed"), "seed", 0) or 0,
+        seed=_whole(data.get("seed"), "seed", 0, 2**63 - 1) or 0,
         negative_prompt=data.get("negative_prompt") or "",
         overrides=overrides | changed_settings(fields, written),
         owner=user,
     )
 
 
-def _whole(value: Any, name: str, least: int) -> int | None:
+def _whole(value: Any, name: str, least: int, most: int) -> int | None:
     """A whole number as text or number; None stays None."""
     if value is None:
         return None
     text = str(value).strip()
     if not text:
-        raise ConfigError(f"{name} is empty; give a whole number of at least {least}")
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= least):
-        raise ConfigError(f"{name} is {text[:40]}; give a whole number of at least {least}")
+        raise ConfigError(f"{name} is empty; give a whole number from {least} to {most:,}")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise ConfigError(f"{name} is {text[:40]}; give a whole number from {least} to {most:,}")
     return int(text)
 
 

@@ -18,13 +18,24 @@ async function ask(method, path, body, headers = body === undefined ? {} : { "Co
     throw new Refusal("the server does not answer; what runs goes on, and this page finds it again");
   }
   connection.dispatchEvent(new Event("found"));
-  const data = await answer.json().catch(() => ({}));
+  // What is refused before it is read (too large, no password) is told in plain text.
+  const text = await answer.text().catch(() => "");
+  const plain = answer.headers.get("content-type")?.startsWith("text/plain") ? text : "";
+  const data = plain ? {} : read(text);
   if (data.page !== undefined) {
     page ??= data.page;
     if (page !== data.page) location.reload();
   }
-  if (!answer.ok) throw new Refusal(data.error?.message ?? `the server answered ${answer.status}`);
+  if (!answer.ok) throw new Refusal(data.error?.message ?? (plain || `the server answered ${answer.status}`));
   return data;
+}
+
+function read(text) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
 }
 
 export const get = (path) => ask("GET", path);

@@ -1,8 +1,10 @@
 // One setting: the native control for its kind, its bounds, and its help, which screen readers read with it.
 
 import { upload } from "./api.js";
-import { h } from "./dom.js";
+import { h, size } from "./dom.js";
 
+// Of a file, as the server has it.
+const MOST_BYTES = 50 * 2 ** 20;
 // Settings that are files, and which endings they take.
 const FILES = { "scene.mesh": ".glb,.obj,.ply,.stl" };
 
@@ -19,7 +21,7 @@ export class Control {
       ? h("div", { class: "d-field d-switch" }, this.input, this.label, this.help)
       : h("div", { class: "d-field" }, this.label, this.input, this.help);
     if (FILES[field.path]) this.place.append(...fileField(`${id}-file`, `${field.label}: a file of yours`, FILES[field.path], (name) => {
-      this.input.value = name;
+      this.input.value = name || this.usual;
       this.input.dispatchEvent(new Event("input"));
     }));
     this.input.addEventListener("input", () => {
@@ -70,6 +72,12 @@ export function fileField(id, label, accept, told) {
   input.addEventListener("change", async () => {
     const [file] = input.files;
     if (!file) return told("");
+    told("");  // what was sent before is not meant any more, also where this one is refused
+    if (file.size > MOST_BYTES) {
+      input.value = "";
+      status.textContent = `${file.name} has ${size(file.size)}; at most ${size(MOST_BYTES)} are taken.`;
+      return;
+    }
     status.textContent = `Sending ${file.name} …`;
     try {
       told(await (input.pending = upload(file)));

@@ -24,6 +24,8 @@ export class Settings extends HTMLElement {
     this.build();
     const origin = new URLSearchParams(location.search).get("from");
     this.ready = this.look(origin ? { from: origin } : {});
+    // A run that ended has taught how long the next is likely to take; a refusal in sight is not wiped away for it.
+    window.addEventListener("dream3d:ended", () => this.problem.textContent || this.again());
   }
 
   build() {
@@ -47,7 +49,8 @@ export class Settings extends HTMLElement {
       this.problem,
       h("fieldset", { class: "d-presets", id: "dream-speed" }, h("legend", {}, "Preset"),
         h("small", {}, "CPU or GPU, the prior that ships with dream3d"), this.choose_of(PLAIN),
-        h("small", {}, "GPU, a real model to download"), this.choose_of(GPU), this.choose_of(["other"])),
+        h("small", {}, "GPU, a real model to download"), this.choose_of(GPU),
+        h("small", {}, "All others, published systems among them"), this.choose_of(["other"])),
       this.others,
       this.about,
       h("div", { class: "d-fields" },
@@ -57,6 +60,7 @@ export class Settings extends HTMLElement {
       h("div", { class: "d-field" }, h("label", { for: "dream-negative" }, "Negative prompt"), this.negative, h("small", { id: "dream-negative-help" }, "What to avoid; takes the place of the empty prompt.")),
       h("div", { class: "d-field", id: "dream-picture" }, fileField("dream-image", "Picture to follow from one side", ".png,.jpg,.jpeg,.webp", (name) => (this.image = name))),
       this.choices,
+      h("small", { class: "d-quiet" }, "A mesh of yours to begin with: choose the representation “mesh”, then open “Representation: mesh” and send the file."),
       this.lists,
     );
     this.mark();
@@ -90,6 +94,7 @@ export class Settings extends HTMLElement {
   }
 
   again() {
+    this.typing = 0;
     this.ready = this.look(this.query());
   }
 
@@ -225,6 +230,12 @@ export class Settings extends HTMLElement {
   async generate(prompt) {
     if (this.sending) return;
     this.sending = true;
+    const pressed = document.querySelector("#dream-generate");
+    pressed?.setAttribute("aria-busy", "true");
+    this.problem.textContent = "";
+    // Steps typed just now are asked about first: an answer that comes after a refusal would wipe it away.
+    clearTimeout(this.typing);
+    if (this.typing) this.again();
     try {
       await Promise.all([this.ready, ...[...this.querySelectorAll("input[type=file]")].map((input) => input.pending?.catch(() => {}))]);
       const words = prompt || document.querySelector("#dream-prompt textarea, #dream-prompt input")?.value;
@@ -235,6 +246,7 @@ export class Settings extends HTMLElement {
       this.problem.textContent = error.message;
     } finally {
       this.sending = false;
+      pressed?.removeAttribute("aria-busy");
     }
   }
 }
