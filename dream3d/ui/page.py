@@ -59,7 +59,8 @@ def _form() -> None:
         interactive=True,
         elem_id="dream-prompt",
     )
-    gr.HTML("<dream-words></dream-words>", padding=False, apply_default_css=False)
+    # The button stays where it is while suggestions come and go.
     generate = gr.Button("Generate", variant="primary", size="lg", elem_id="dream-generate")
+    gr.HTML("<dream-words></dream-words>", padding=False, apply_default_css=False)
     gr.HTML("<dream-settings></dream-settings>", padding=False, apply_default_css=False)
     gr.on([generate.click, prompt.submit], None, prompt, None, js=PRESS)

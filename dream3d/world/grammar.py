@@ -186,8 +186,8 @@ def _printable(word: str) -> str:
 
 _WHAT_IT_KNOWS = (
     f"It knows {', '.join(CATEGORIES)}; {', '.join(COLORS)}; pairs with 'on' and 'next to'; and views such as "
-    "'high back left view'. A prior with an open vocabulary takes any prompt: choose Stable Diffusion through "
-    "'prior=...' ('dream3d list priors')."
+    "'high back left view'. A prior with an open vocabulary takes any prompt: choose Stable Diffusion by a GPU "
+    "preset or 'prior=...' ('dream3d list priors')."
 )
 
 

@@ -9,7 +9,7 @@ from dream3d.export.textured_glb import textured_glb_bytes
 
 @FORMATS.register("glb")
 class Glb(Format):
-    """Binary glTF 2.0: a mesh for viewers, engines and Blender."""
+    """Binary glTF 2.0: a textured mesh for viewers, engines and Blender."""
 
     holds = "mesh"
     file_name = "asset.glb"

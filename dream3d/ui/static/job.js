@@ -49,6 +49,10 @@ export class JobPanel extends HTMLElement {
     clearTimeout(this.timer);
     this.job = job;
     this.shown = {};
+    this.title_.textContent = "";
+    fill(this.status, "Asking the server …");
+    this.progress.hidden = this.live.hidden = true;
+    this.buttons.replaceChildren();
     this.results.clear();
     this.exports.clear();
     this.details.clear();
@@ -87,7 +91,7 @@ export class JobPanel extends HTMLElement {
 
   paint(job) {
     this.card.dataset.state = job.state;
-    this.live.hidden = false;
+    this.live.hidden = !job.step;
     this.title_.textContent = job.request.prompt;
     fill(this.status, h("b", { class: `d-state ${job.state}` }, STATES[job.state]), ` ${sentence(job)}`);
     const share = job.steps ? job.step / job.steps : 0;
@@ -120,6 +124,7 @@ export class JobPanel extends HTMLElement {
       this.split.replaceChildren(timeSplit(phases));
     }
     if (!job.ended) {
+      this.shown.working = true;
       this.results.clear();
       this.exports.clear();
       this.details.clear();
@@ -127,6 +132,8 @@ export class JobPanel extends HTMLElement {
     }
     if (this.shown.ended === job.since) return;
     this.shown.ended = job.since;
+    if (this.shown.working) window.dispatchEvent(new Event("dream3d:ended"));
+    this.shown.working = false;
     this.results.show(job);
     this.exports.show(job);
     this.details.show(job);

@@ -11,8 +11,12 @@ export function looks(job) {
   if (files["asset.ply"]) offers.push(["Splats", (orbit) => viewer("splats", fileUrl(id, "asset.ply", version), `Splats of ${request.prompt}`, orbit)]);
   if (files["asset.glb"]) offers.push(["Mesh", (orbit) => viewer("mesh", fileUrl(id, "asset.glb", version), `Mesh of ${request.prompt}`, orbit)]);
   if (files["turntable.mp4"]) {
-    offers.push(["Turntable", () =>
-      h("video", { class: "d-video", src: fileUrl(id, "turntable.mp4", version), controls: true, loop: true, muted: true, playsinline: true, "aria-label": `Turntable of ${request.prompt}` })]);
+    offers.push(["Turntable", () => {
+      const film = h("video", { class: "d-video", src: fileUrl(id, "turntable.mp4", version), controls: true, loop: true, playsinline: true, "aria-label": `Turntable of ${request.prompt}` });
+      film.muted = true;  // the attribute alone does not count for a film that begins by itself
+      film.autoplay = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+      return film;
+    }]);
   }
   if (files["preview.png"]) offers.push(["Views", () => h("img", { class: "d-preview", src: fileUrl(id, "preview.png", version), alt: `${request.prompt} from eight sides` })]);
   return offers;
