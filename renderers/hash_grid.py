@@ -15,7 +15,6 @@ from renderers.volume import volume_backend
 PRIMES = (1, 2_654_435_761, 805_459_861)
 """Factors of the vertex coordinates in the spatial hash (Mueller et al. 2022, eq. 4)."""
 FASTEST = ("numba", "warp", "tinycudann", "torch")
-LONGEST_TABLE = 2**24
 FINEST = 2048
 
 

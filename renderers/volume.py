@@ -202,7 +202,7 @@ def render_volume(
     rays = torch.cat([origins, directions, cosine[:, None], jitter.to(origins)[:, None]], dim=1)
     parts = [
         _render_rays(field, some, occupied, step, normals, backend, fine, light)
-        for some in rays.split(RAYS_AT_ONCE)
+        for some in rays.split(RAYS_AT_ONCE[rays.device.type])
     ]
     shape = (len(cameras), cameras.height, cameras.width)
     image, alpha = (torch.cat(values) for values in zip(*parts, strict=True))

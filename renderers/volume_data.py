@@ -20,8 +20,9 @@ MOST_SAMPLES = 4096
 """Intervals a ray may have."""
 MOST_PIXELS = 2**24
 """Pixels one call may render, over all its views."""
-RAYS_AT_ONCE = 65_536
-"""Rays are marched in groups of this many, which bounds the memory of large pictures."""
+RAYS_AT_ONCE = {"cpu": 4096, "cuda": 65_536}
+"""Rays are marched in groups of this many, which bounds the memory of large pictures. On a CPU small groups are also a
+fifth faster: what a group leaves between two layers is taken from memory that is there, not from new pages."""
 
 Normals = Literal["none", "analytic", "finite"]
 """How normals are found: not at all; from the density's gradient, through which no loss flows; from differences of the
