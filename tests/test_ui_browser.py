@@ -226,6 +226,29 @@ def test_a_refusal_outlives_what_the_form_asks(
     expect(tab.locator("#dream-image-status")).to_contain_text("at most 52.4 MB are taken")
 
 
+def test_two_tabs_of_one_job_agree(open_tab: Callable[..., Any], server: Any) -> None:
+    """Where one stopped it, the other may go on; the first one said Stopped for ever."""
+    from playwright.sync_api import expect
+
+    one = open_tab()
+    fill_form(one, "in two tabs", 100_000)
+    one.get_by_role("button", name="Generate").click()
+    job = job_in(one)
+    other = open_tab(f"?job={job}")
+    other.get_by_role("button", name="Cancel").click()
+    for tab in (one, other):
+        expect(tab.locator("#job-status")).to_contain_text("Stopped")
+    other.locator("#job-resume").hover()
+    other.wait_for_timeout(400)
+    accent = "getComputedStyle(document.querySelector('#job-resume')).borderTopColor"
+    assert other.evaluate(f"{accent} === {accent.replace('borderTopColor', 'backgroundColor')}"), (
+        "white letters on a light ground"
+    )
+    other.locator("#job-resume").click()
+    expect(one.locator("#job-status")).not_to_contain_text("Stopped")
+    server.store.cancel(job)
+
+
 def test_a_prompt_is_no_markup(open_tab: Callable[..., Any], server: Any) -> None:
     prompt = "<img src=x onerror='window.owned=1'><script>owned=1</script> </textarea><svg onload='owned=1'>"
     job = finished_job(server, prompt, three_balls_as_splats())

@@ -66,10 +66,12 @@ export class BatchTab extends HTMLElement {
   async send() {
     if (this.sending) return;
     this.sending = true;
+    const pressed = this.querySelector("#batch-send");
+    pressed.setAttribute("aria-busy", "true");
+    this.problem.textContent = "";
     try {
       const body = { name: this.name ?? "prompts.txt", text: this.text.value, preset: this.preset.value, seeds: this.seeds.value };
       const { batch } = await post("batches", body);
-      this.problem.textContent = "";
       this.batch = batch.id;
       this.name = undefined;
       this.text.value = this.file.value = "";
@@ -77,6 +79,7 @@ export class BatchTab extends HTMLElement {
       this.problem.textContent = error.message;
     }
     this.sending = false;
+    pressed.removeAttribute("aria-busy");
     this.look();
   }
 

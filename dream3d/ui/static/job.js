@@ -72,7 +72,8 @@ export class JobPanel extends HTMLElement {
       if (job !== this.job) return;
       this.paint(found);
       await this.followUp(found);
-      wait = found.ended ? 0 : found.state === "running" ? 1000 : 2000;
+      // What was stopped may be resumed elsewhere: in another tab, or on the command line.
+      wait = found.ended ? (found.can_resume ? 5000 : 0) : found.state === "running" ? 1000 : 2000;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       if (job !== this.job) return;

@@ -2,9 +2,9 @@
 
 import { duration, h } from "./dom.js";
 
-const WIDTH = 560;
-const HEIGHT = 130;
-const LEFT = 58;
+const WIDTH = 340;
+const HEIGHT = 120;
+const LEFT = 56;
 const BOTTOM = 22;
 const COLORS = ["#4653d6", "#0f8f83", "#c2571a", "#9a3fb5", "#b58a12", "#5c6b82"];
 
