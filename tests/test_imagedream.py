@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import original_layout
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from test_mvdream import PUBLISHED, ByHand, asked, views
 from test_zero123 import small_picture
 from tiny_pipelines import HIDDEN, save_tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dream3d.cameras import orbit_cameras
 from dream3d.compatibility import check_run
@@ -204,6 +205,30 @@ def test_a_prediction_is_the_networks_by_hand(
         results.append(prior.predict(z, t, condition).value)
         torch.testing.assert_close(results[-1], expected, atol=2e-5, rtol=1e-4)
     assert not torch.allclose(*results, atol=1e-3)
+
+
+def test_no_numbers_are_sent_for_the_cameras_after_the_first_call(
+    saved: Path, picture: RenderOutput
+) -> None:
+    """A GPU would be waited for. A device without numbers stands in for one; the picture's turn is made once."""
+
+    class Made(TorchDispatchMode):
+        asked: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.asked.append(func.overloadpacket._qualified_op_name)
+            return func(*args, **(kwargs or {}))
+
+    prior = open_imagedream(saved, CPU).seeing(picture, FRONT)
+    here, there = views(), views().to(torch.device("meta"))
+    for _ in range(2):
+        Made.asked.clear()
+        with Made():
+            prior._rows(here)
+            camera_rows(there)
+    assert not {"aten::lift_fresh", "aten::_to_copy", "aten::eye"} & set(Made.asked)
 
 
 def test_the_picture_tells_its_side(saved: Path, picture: RenderOutput) -> None:

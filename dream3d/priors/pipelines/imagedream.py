@@ -122,7 +122,7 @@ class ImageDreamPrior(MVDreamPrior):
         self._resampler = resampler
         self._open_encoder = open_encoder
         self._latent: Float[Tensor, "1 C h w"] | None = None
-        self._azimuth = torch.zeros(())
+        self._turn = _turn_from(torch.zeros((), device=device))
 
     def seeing(self, picture: RenderOutput, camera: CameraBatch) -> "ImageDreamPrior":
         """The same prior, asked about this picture on white; `camera` says which side of the object it shows."""
@@ -139,7 +139,8 @@ class ImageDreamPrior(MVDreamPrior):
         bound.parts = replace(
             self.parts, text=TextEmbedder(text.row, text.open_pipeline, text.device, tokens)
         )
-        bound._latent, bound._azimuth = latent, spherical(camera)[0][0]
+        bound._latent = latent
+        bound._turn = _turn_from(spherical(camera)[0][0].to(self.device))
         return bound
 
     def embed(self, prompts: list[str]) -> Float[Tensor, "B R D"]:
@@ -188,12 +189,8 @@ class ImageDreamPrior(MVDreamPrior):
 
     def _rows(self, cameras: CameraBatch) -> Float[Tensor, "B 16"]:
         """What the network is told of the cameras, the world turned so that the picture's side is where it has it."""
-        turn = PICTURE_AZIMUTH - self._azimuth.to(cameras.c2w)
-        cosine, sine = turn.cos(), turn.sin()
-        spin = torch.eye(4).to(cameras.c2w)
-        spin[0, 0] = spin[2, 2] = cosine
-        spin[0, 2], spin[2, 0] = sine, -sine
-        return camera_rows(replace(cameras, c2w=spin @ cameras.c2w))
+        turned = self._turn.to(cameras.c2w) @ cameras.c2w
+        return camera_rows(replace(cameras, c2w=turned))
 
     def _shown(self, tokens: Float[Tensor, "B N D"]) -> Bool[Tensor, " B"]:
         """Which samples are told the picture: all whose tokens are not those of no picture."""
@@ -205,6 +202,15 @@ class ImageDreamPrior(MVDreamPrior):
         if self._latent is None:
             raise ValueError("ImageDream needs a picture; give one with --image")
         return self._latent
+
+
+def _turn_from(azimuth: Float[Tensor, ""]) -> Float[Tensor, "4 4"]:
+    """The turn of the world that brings the side at `azimuth` to where the network has the picture's."""
+    turn = PICTURE_AZIMUTH - azimuth
+    spin = torch.eye(4, device=azimuth.device, dtype=azimuth.dtype)
+    spin[0, 0] = spin[2, 2] = turn.cos()
+    spin[0, 2], spin[2, 0] = turn.sin(), -turn.sin()
+    return spin
 
 
 def _with_fifth(views: Tensor, fifth: Tensor) -> Tensor:

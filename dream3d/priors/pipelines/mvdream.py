@@ -7,6 +7,7 @@ training code; they are renamed here.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,26 @@ PUBLISHED = "MultiViewUNetModel"
 """What the published directory calls the network's class."""
 
 
+@lru_cache(maxsize=8)
+def _frames(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Blender's world from ours and its camera's axes; made once, because sending numbers to a GPU waits for it."""
+    world = [
+        [1.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, -1.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+    axes = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    return torch.tensor(world).to(device, dtype), axes.to(device, dtype)
+
+
 def camera_rows(cameras: CameraBatch) -> Float[Tensor, "B 16"]:
     """What the network is told: camera-to-world, row by row, as Blender has it, at distance 1.
 
     Blender's world is +Z up, so an object that faces +Z here faces -Y there: (x, y, z) -> (x, -z, y), as glTF files are
     imported. Its cameras look along -Z with +Y up, where ours look along +Z with +Y down.
     """
-    world = torch.tensor(
-        [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
-    ).to(cameras.c2w)
-    axes = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])).to(cameras.c2w)
+    world, axes = _frames(cameras.c2w.device, cameras.c2w.dtype)
     pose = world @ cameras.c2w @ axes
     distance = pose[:, :3, 3:].norm(dim=1, keepdim=True)
     scale = torch.ones_like(pose)
