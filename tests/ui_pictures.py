@@ -54,7 +54,8 @@ def take(server: Any, browser: Any) -> None:
     keep(tab, "done")
     done = tab.url.partition("?")[2]
     for prompt in PROMPTS[1:]:
-        wait(server, submit(server, prompt, preset="default", settings={}), "done", "failed")
+        job = submit(server, prompt, preset="default", settings={})
+        wait(server, job, "done", "failed", seconds=1800)
     tab.get_by_role("tab", name="Gallery").click()
     tab.locator(".d-item").nth(3).wait_for()
     keep(tab, "gallery")

@@ -103,9 +103,9 @@ def submit(server: "Server", prompt: str = "a mug", **more: Any) -> str:
     return answer.json["job"]["id"]
 
 
-def wait(server: "Server", job: str, *states: str) -> dict[str, Any]:
+def wait(server: "Server", job: str, *states: str, seconds: float = SECONDS) -> dict[str, Any]:
     """Until the job is in one of the states and nobody works on it any more, or runs."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         found = ask(server, "GET", f"/api/jobs/{job}").json["job"]
         if found["state"] in states and (found["ended"] or found["state"] in ("queued", "running")):

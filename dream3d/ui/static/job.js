@@ -136,7 +136,7 @@ export class JobPanel extends HTMLElement {
     if (this.shown.working) window.dispatchEvent(new Event("dream3d:ended"));
     this.shown.working = false;
     this.results.show(job);
-    this.exports.show(job);
+    if (job.step) this.exports.show(job);  // of nothing, nothing can be made
     this.details.show(job);
   }
 

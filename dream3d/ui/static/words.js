@@ -82,7 +82,10 @@ export class Words extends HTMLElement {
     this.checked = text;
     this.input.setAttribute("aria-invalid", String(!found.known));
     const unknown = Object.entries(found.unknown ?? {});
-    if (found.known) {
+    const most = this.input.maxLength;
+    if (most > 0 && text.length >= most) {
+      this.note.textContent = `A prompt has at most ${most} characters; what was pasted beyond them is left out.`;
+    } else if (found.known) {
       this.note.replaceChildren();
     } else if (unknown.length) {
       this.note.replaceChildren(
