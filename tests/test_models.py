@@ -259,11 +259,18 @@ def test_a_repository_with_fp16_alone_is_read(saved: Path, hub_with: Any) -> Non
             False,
             r"only: vae/a\.bin\. To read",
         ),
-        (["unet/config.json", "unet/a.bin", "b/a.bin", "c/a.bin"], False, r"a\.bin and 1 more\."),
+        (["unet/a.bin", "vae/a.bin", "text_encoder/a.bin"], False, r"a\.bin and 1 more\."),
         (["v1-5-pruned.ckpt"], False, r"only: v1-5-pruned\.ckpt"),
         (["config.json", "a.bin"], True, r"only: a\.bin"),
         (["model_index.json", "v1.ckpt", "unet/a.safetensors", "safety_checker/a.bin"], False, ""),
         (["config.json", "a.safetensors", "old/a.bin"], True, ""),
+        # As Stable Diffusion XL's own: beside the parts, the same for other programs.
+        (
+            ["model_index.json", "unet/a.safetensors", "unet/openvino_model.bin", "vae_x/a.bin"],
+            False,
+            "",
+        ),
+        (["model_index.json", "unet/a.safetensors", "vae_decoder/openvino_model.bin"], False, ""),
     ],
 )
 def test_a_repository_with_pickles_says_so(

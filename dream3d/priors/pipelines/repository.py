@@ -8,8 +8,10 @@ from pathlib import PurePosixPath
 from dream3d.errors import ModelError
 
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
-UNREAD = ("*non_ema*", "safety_checker/*")
-"""Parts nobody reads."""
+UNREAD = ("*non_ema*", "safety_checker/*", "*openvino_*")
+"""Parts nobody reads; OpenVINO's .bin are no pickles."""
+PART = re.compile(r"(unet|transformer|vae|text_encoder|text_encoder_\d|image_encoder)/|")
+"""Folders whose weights are read, or the top of a part on its own; repositories have others, for other programs."""
 VARIANT = re.compile(r"\.(fp16|bf16)(?:-\d+-of-\d+)?\.safetensors$")
 """Ends the name of weights in 16 bits beside others, in one file or several."""
 UNWANTED = (
@@ -58,7 +60,8 @@ def check_readable(
     lacking = {
         folder: pickles
         for folder, held in _folders(read).items()
-        if any(fnmatch(f"{folder}x.safetensors", pattern) for pattern in allowed)
+        if PART.fullmatch(folder)
+        and any(fnmatch(f"{folder}x.safetensors", pattern) for pattern in allowed)
         and not any(name.endswith(".safetensors") for name in held)
         and (pickles := pickled(held))
     }
