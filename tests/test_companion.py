@@ -323,16 +323,27 @@ def particles(guidance: VSD | ESD, exact: bool, lam: float, steps: int = 400) ->
 
 def test_vsd_recovers_mean_and_spread_where_sds_collapses() -> None:
     z = particles(VSD(constant(1.0), weight="uniform"), exact=True, lam=0.5)
-    assert float(z.mean()) == pytest.approx(0.7, abs=0.03)
-    assert float(z.std()) == pytest.approx(0.6, rel=0.05)
+    # Where the spreads agree the noise cancels, so that what is left of it goes too.
+    assert float(z.mean()) == pytest.approx(0.7, rel=0.01)
+    assert float(z.std()) == pytest.approx(0.6, rel=0.01)
 
 
 @pytest.mark.parametrize(("entropy", "variance"), [(0.6, 0.116), (0.9, 0.299)])
 def test_esd_settles_between_collapse_and_the_prior(entropy: float, variance: float) -> None:
-    """max(0, entropy (s^2 + lambda^2) - lambda^2) with s = .6, lambda = .5."""
+    """max(0, entropy (s^2 + lambda^2) - lambda^2) with s = .6, lambda = .5, for short steps.
+
+    A step of r = .05 maps the variance v to v (1 - r k)^2 + (r b)^2, k = lambda (1 / (s^2 + lambda^2) - entropy / (v +
+    lambda^2)) and b = lambda k - (1 - entropy) the factor of the drawn noise: it rests where this repeats itself, at
+    .129 instead of .116 for the smaller entropy.
+    """
     z = particles(ESD(entropy, constant(1.0), weight="uniform"), exact=False, lam=0.5)
-    assert float(z.mean()) == pytest.approx(0.7, abs=0.04)
-    assert float(z.var()) == pytest.approx(variance, rel=0.15)
+    assert float(z.mean()) == pytest.approx(0.7, rel=0.01)
+    lam, rate, rest = 0.5, 0.05, variance
+    for _ in range(1000):
+        k = lam * (1.0 / (0.6**2 + lam**2) - entropy / (rest + lam**2))
+        rest = rest * (1.0 - rate * k) ** 2 + (rate * (lam * k - (1.0 - entropy))) ** 2
+    assert float(z.var()) == pytest.approx(rest, rel=0.01)
+    assert rest == pytest.approx(variance, rel=0.12)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

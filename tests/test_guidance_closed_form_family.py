@@ -173,6 +173,7 @@ def test_the_flow_ends_at_a_sample(schedule: str, scale: float) -> None:
     top = ladder[0]
     expected = mean + STD * (top * noise + start - mean) / math.hypot(STD, top)
     torch.testing.assert_close(z, expected, rtol=0.0, atol=0.02)
+    assert math.isclose(z.mean().item(), expected.mean().item(), rel_tol=0.01)
     assert math.isclose(z.std().item(), STD, rel_tol=0.1)
 
 
@@ -183,9 +184,11 @@ def test_sdi_with_one_score_contracts_to_the_mean(schedule: str, t: float) -> No
     c = STD / math.hypot(STD, level(prior, t))
     rule = SDI(constant(1.0), constant(1.0), steps_per_unit=400, t_start=0.0)
     views = scalar_views(z, t, z, empty=MEAN)
+    # Euler's error of the slope, 2.5 % at t = .1 where the slope itself is a hundredth; .3 % at .5.
     torch.testing.assert_close(
-        gradient(rule, prior, views), (z - MEAN) * (1 - c), rtol=0.05, atol=1e-3
+        gradient(rule, prior, views), (z - MEAN) * (1 - c), rtol=0.03 if t == 0.1 else 0.01, atol=0
     )
+    assert gradient(rule, prior, scalar_views(z * 0 + MEAN, t, z, empty=MEAN)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("scales", [(7.5, -7.5), (7.5, 1.0), (1.0, 7.5)])
@@ -238,7 +241,7 @@ def test_inverted_noise_balances_at_one_level_and_repels_below() -> None:
         variance = (1 - t) ** 2 * STD**2 + t**2
         slope = 1 - 1 / STD + (t - (1 - t) * STD**2) / variance * ((1 - t) + t / STD)
         got = gradient(rule, prior, replace(scalar_views(z, t, z), progress=0.5))
-        torch.testing.assert_close(got, slope * (z - MEAN), rtol=0.02, atol=1e-2)
+        torch.testing.assert_close(got, slope * (z - MEAN), rtol=0.01, atol=5e-3)
         assert abs(slope) < 1e-9 if t == STD / (1 + STD) else (slope > 0) == (t > STD / (1 + STD))
 
 
@@ -277,7 +280,7 @@ def test_where_esd_rests_when_all_levels_speak(entropy: float, variance: float) 
         # Too wide a companion pulls less than the prior: the particles draw together.
         spread = average(rule, prior, math.sqrt(middle)) > 0.0
         low, high = (low, middle) if spread else (middle, high)
-    assert math.isclose(low, variance, rel_tol=0.05)
+    assert math.isclose(low, variance, rel_tol=0.01)
 
 
 @pytest.mark.parametrize("scale", [2.0, 7.5])
@@ -346,12 +349,12 @@ def test_bootstrapped_score_ends_at_the_prior() -> None:
     expected = MEAN + c * (x + lam * views.noise.flatten() - MEAN)
     torch.testing.assert_close(better, expected, rtol=0.0, atol=0.03)
     rule = BootstrappedScore(constant(1.0), "uniform")
-    for step in range(300):
+    for step in range(60):
         mean, std = x.mean().item(), x.std().item()
         teacher = gaussian(MEAN + c * (mean - MEAN), c * math.hypot(std, lam))
         pair = CompanionPair(gaussian(mean, std), teacher)
         views = scalar_views(x, (0.3, 0.5, 0.7)[step % 3], torch.zeros_like(x))
         views = replace(views, companion=pair, plain=views.condition)
         x = x - 1.0 * gradient(rule, prior, views)
-    assert math.isclose(x.mean().item(), MEAN, rel_tol=0.02)
-    assert math.isclose(x.std().item(), STD, rel_tol=0.1)
+    assert math.isclose(x.mean().item(), MEAN, rel_tol=0.01)
+    assert math.isclose(x.std().item(), STD, rel_tol=0.01)
