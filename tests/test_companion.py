@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dream3d.bootstrap import BootstrapTrainer
 from dream3d.cameras import orbit_cameras
 from dream3d.checkpoint import optimizer_tensors
 from dream3d.companion import (
     Companion,
+    CompanionPair,
     CompanionSettings,
     CompanionTrainer,
     denoising_loss,
@@ -220,6 +222,42 @@ def test_the_loss_is_zero_for_the_truth_and_positive_beside_it(kind: PredictionK
     assert right < 1e-20
     wrong = denoising_loss(Prediction(value + 0.1, kind, z_t, alpha, sigma), z, noise)
     assert wrong > 0.005
+
+
+class Listening(Companion):
+    """Learns one number and remembers at what it was asked."""
+
+    def __init__(self) -> None:
+        self.number = torch.zeros((), requires_grad=True)
+        self.asked: list[tuple[Tensor, Condition]] = []
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {"number": self.number}
+
+    def output(self, z_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        self.asked.append((t, condition))
+        level = torch.ones_like(z_t[:, :1, :1, :1])
+        return Prediction(z_t * self.number, "eps", z_t, level, level)
+
+
+@pytest.mark.parametrize("paired", [False, True], ids=["one", "pair"])
+def test_training_draws_one_level_per_object_and_leaves_the_render_alone(paired: bool) -> None:
+    prior, own, dreamer = ClosedFormPrior(4), Listening(), Listening()
+    cameras = orbit_cameras([0.0, 90.0, 10.0, 100.0])
+    told = Condition(prior.embed(["a mug"] * 4), cameras, views_per_object=2)
+    z = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    settings = CompanionSettings(camera_dropout=0.0, augment=(0.4, 1))
+    trainer = (
+        BootstrapTrainer(prior, CompanionPair(own, dreamer), settings)
+        if paired
+        else CompanionTrainer(own, prior.schedule, settings)
+    )
+    trainer.step(z, told, torch.Generator().manual_seed(1))
+    for twin in (own, dreamer) if paired else (own,):
+        ((t, condition),) = twin.asked
+        assert t[0] == t[1] != t[2] == t[3] and condition.views_per_object == 2
+        assert twin.number.grad is not None and twin.number.grad != 0.0
+    assert z.grad is None  # what a companion learns is no gradient of the scene's
 
 
 def test_the_twin_of_a_closed_form_prior_begins_as_it_and_learns_mean_and_spread() -> None:

@@ -14,7 +14,7 @@ from test_guidance_laws import TIMES, Dirac, NonlinearPrior, Twin, make_views
 
 from dream3d.cameras import orbit_cameras
 from dream3d.companion import CompanionPair
-from dream3d.diffusion import CosineSchedule, Prediction, RectifiedFlowSchedule
+from dream3d.diffusion import CosineSchedule, Prediction, RectifiedFlowSchedule, add_noise
 from dream3d.priors.base import Condition
 from dream3d.prompts import Prompts
 from dream3d.schedules import Ramp, constant
@@ -244,6 +244,19 @@ def test_the_bootstrapped_teacher_is_the_dreamer_not_the_prior() -> None:
     views = replace(views, companion=pair, plain=views.condition)
     got = gradient(BootstrappedScore(constant(1.0)), prior, views)
     assert_same(got, -gradient(SDS(constant(1.0)), prior, views))
+    # The other twin is one that learns: told the plain prompt with its cameras, and asked nothing else of the prior.
+    pair = CompanionPair(Dirac(views.z, prior.schedule), Twin(prior))
+    plain = Condition(prior.embed(["plain"] * 4), orbit_cameras([0.0, 90.0, 180.0, 270.0]))
+    views = replace(views, companion=pair, plain=plain)
+    assert_same(
+        gradient(BootstrappedScore(constant(5.0)), prior, views), gradient(SDS(SCALE), prior, views)
+    )
+    views = replace(views, companion=CompanionPair(Twin(prior), Twin(prior)))
+    weight = weight_at("sigma2", prior.schedule, views.t, views.z)
+    z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
+    own = prior.predict(z_t, views.t, plain).eps
+    taught = guided(prior, z_t, views.t, views, 5.0).eps
+    assert_same(gradient(BootstrappedScore(SCALE), prior, views), weight * (taught - own))
 
 
 def test_both_readings_of_the_coupled_score_have_their_scale_and_avoid_the_negative_prompt() -> (
