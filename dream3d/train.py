@@ -265,7 +265,7 @@ def train_stage(
         with phases("prior"):
             z = latents_of(images, prior) if latent else prior.encode(images)
             if stage.pixel_clip > 0.0:
-                bound = stage.pixel_clip / z[0].numel()
+                bound = stage.pixel_clip / z.numel()
                 images.register_hook(lambda grad, bound=bound: clip_pixels(grad, bound))
             seen = Seen(shown.depth.detach(), shown.alpha.detach(), cameras)
             views = probe(stage, prompts, z, seen, state)

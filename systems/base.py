@@ -52,8 +52,9 @@ class Stage:
         betas: Adam's decay rates; the first is the momentum that a fixed-noise flow wants at 0.
         entry_clip: bound on every entry of the guidance's gradient on the latents; 0 is off (D-SDS: 2 rising to 8).
         norm_clip: largest Euclidean norm of that gradient, per object; 0 is off.
-        pixel_clip: largest guidance gradient per pixel and channel that reaches the render, direction kept, in units
-            of the summed (not averaged) gradient as published; 0 is off.
+        pixel_clip: largest gradient per pixel and channel that priors hand a view's picture, direction kept; of that
+            view's own summed loss, as published (Dreamer-XL: 0.05), so that neither the number of views nor the size
+            of the latents matters; 0 is off.
         preview_every: steps between previews.
         checkpoint_every: steps between checkpoints; 0 keeps only the one at the end of the stage.
     """

@@ -121,13 +121,15 @@ def test_pixel_clip_bounds_the_gradient_and_keeps_its_direction() -> None:
     torch.testing.assert_close(torch.cosine_similarity(clipped, grad, dim=-1), torch.ones(2, 5, 5))
     torch.testing.assert_close(clip_pixels(0.01 * grad, 0.5), 0.01 * grad)
 
-    free, _, _ = train(replace(PLAIN, guidance=Recording(0.5, []), steps=1))
-    bound, _, _ = train(replace(PLAIN, guidance=Recording(0.5, []), steps=1, pixel_clip=0.05))
-    (free_grad,) = (p.grad for p in free.parameters().values())
-    (bound_grad,) = (p.grad for p in bound.parameters().values())
-    assert free_grad is not None and bound_grad is not None
-    # Each of two views would hand every pixel 0.5 * 2 / 2.
-    torch.testing.assert_close(bound_grad, free_grad * 0.05 / 0.5)
+    for views in (1, 2, 4):
+        stage = replace(PLAIN, guidance=Recording(0.5, []), steps=1, views=views)
+        free, _, _ = train(stage)
+        bound, _, _ = train(replace(stage, pixel_clip=0.05))
+        (free_grad,) = (p.grad for p in free.parameters().values())
+        (bound_grad,) = (p.grad for p in bound.parameters().values())
+        assert free_grad is not None and bound_grad is not None
+        # A view's own summed loss would hand every pixel 0.5 * 2.
+        torch.testing.assert_close(bound_grad, free_grad * 0.05)
 
 
 @dataclass(frozen=True)
