@@ -1,8 +1,8 @@
 """Balanced score distillation (PlacidDreamer, Huang et al. 2024): classifier and prior as two objectives.
 
     c = kappa (eps_y - eps_empty),  d = eps_empty                      mode "fixed"
-    c = eps_y - eps_empty,          d = 1.25 (eps_empty - eps)         mode "auto", times |eps_empty - eps| sigma / 50
-    a = clip(<d - c, d> / |d - c|^2, 0, 1);  grad = w(t) ( a c + (1 - a) d )
+    c = eps_y - eps_empty,          d = 1.25 (eps_empty - eps)         mode "auto", w = |eps_empty - eps| sigma / 50
+    a = clip(<d - c, d> / |d - c|^2, 0, 1);  grad = w ( a c + (1 - a) d )
 
 The shortest vector between c and d (two-objective MGDA), sample by sample: at w = 1 <grad, c> and <grad, d> are at
 least |grad|^2, so neither objective is made worse. Orthogonal c and d of equal length give a = 1/2; of two that point
@@ -40,7 +40,7 @@ class BalancedScore(Guidance):
     Attributes:
         mode: "fixed" or "auto", see above.
         kappa: factor on the classifier direction in mode "fixed"; unused in "auto".
-        weight: w(t), see `guidance.weights.Weight`.
+        weight: w(t) of mode "fixed", see `guidance.weights.Weight`; "auto" has the one above.
     """
 
     paper: ClassVar[str] = "Huang et al. 2024 (PlacidDreamer), arXiv 2407.13976"
@@ -61,13 +61,13 @@ class BalancedScore(Guidance):
         z_t = add_noise(prior.schedule, views.z, views.noise, views.t)
         pair = (views.condition, negative_or_empty(views))
         text, empty = predict_each(prior, z_t, views.t, *pair)
-        weight = weight_at(self.weight, prior.schedule, views.t, views.z)
         if self.mode == "fixed":
+            weight = weight_at(self.weight, prior.schedule, views.t, views.z)
             c, d = self.kappa * (text - empty), empty
         else:
             c, d = text - empty, 1.25 * (empty - views.noise)
             length = per_sample((empty - views.noise).flatten(1).norm(dim=1), z_t)
-            weight = weight * length * per_sample(prior.schedule.sigma(views.t), z_t) / 50.0
+            weight = length * per_sample(prior.schedule.sigma(views.t), z_t) / 50.0
         share = balance(c, d)
         grad = weight * torch.lerp(d, c, per_sample(share, z_t))
         metrics = {"share": share.mean(), **gradient_metrics(grad, views.t)}

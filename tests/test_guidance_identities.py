@@ -273,6 +273,11 @@ def test_balanced_score_makes_neither_objective_worse(prior: NonlinearPrior, mod
         c, d = text - empty, 1.25 * (empty - views.noise)
         length = (empty - views.noise).flatten(1).norm(dim=1)
         grad = grad / per_sample(length * prior.schedule.sigma(views.t) / 50.0, grad)
+        # That is its whole weight, as in the released code.
+        assert torch.equal(
+            gradient(BalancedScore("auto"), prior),
+            gradient(BalancedScore("auto", 2.0, "uniform"), prior),
+        )
     share = balance(c, d)
     assert ((share >= 0) & (share <= 1)).all()
     assert_same(grad, d + per_sample(share, d) * (c - d))
