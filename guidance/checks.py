@@ -40,9 +40,8 @@ def check_number(
         ConfigError: names the key, the value and what is allowed.
     """
     if not (math.isfinite(value) and least <= value <= most):
-        raise ConfigError(
-            f"guidance.{key} is {value}; choose a finite number in [{least:g}, {most:g}]"
-        )
+        allowed = f"in [{least:g}, {most:g}]" if most < math.inf else f"of at least {least:g}"
+        raise ConfigError(f"guidance.{key} is {value}; choose a finite number {allowed}")
 
 
 def check_ramp(key: str, ramp: Ramp, least: float | int = 0.0, most: float = math.inf) -> None:

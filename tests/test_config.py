@@ -91,11 +91,14 @@ MESSAGES = {
     "guidance.cfg_scal=3": "stages.0.guidance.cfg_scal is not a setting of guidance 'sds'. "
     "Did you mean 'cfg_scale'? Known: ",
     "guidance=sdss": "stages.0.guidance.name: guidance is 'sdss'; choose one of ",
+    "guidance.cfg_scale=nan": "stages.0.guidance.cfg_scale is nan; choose a finite number",
+    "guidance.cfg_scale=-3": "stages.0.guidance: guidance.cfg_scale is -3.0; choose a finite "
+    "number of at least 0",
     "guidance.cfg_scale=abc": "stages.0.guidance.cfg_scale is 'abc'; it must be a number, or "
     "{initial, final, start, end}",
     "guidance.cfg_scale={initial: 1, finl: 2}": "stages.0.guidance.cfg_scale.finl is not a setting "
     "of a schedule. Did you mean 'final'? Known: initial, final, start, end.",
-    "guidance.cfg_scale={start: 0.9, end: 0.1}": "stages.0.guidance: a schedule needs 0 <= start <= "
+    "guidance.cfg_scale={start: 0.9, end: 0.1}": "stages.0.guidance.cfg_scale: a schedule needs 0 <= start <= "
     "end <= 1 (fractions of the stage), got start 0.9 and end 0.1",
     "guidance.weight=heavy": "stages.0.guidance.weight is 'heavy'; it must be one of ",
     "steps=1.5": "stages.0.steps is 1.5; it must be a whole number",

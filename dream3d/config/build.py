@@ -88,12 +88,27 @@ def type_name(annotation: Any) -> str:
     return str(annotation).replace("typing.", "")
 
 
+def _is_infinite(text: str) -> bool:
+    """Whether text means a number, and no finite one."""
+    try:
+        return not math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def _written_out(hint: Any, value: Any, path: str, key: str) -> Any:
     """`value` in its long form: a number as the constant schedule it means, a name as a component of that name."""
     if hint is Ramp:
         if isinstance(value, dict):
             known = [field.name for field in dataclasses.fields(Ramp)]
             check_keys(value, known, path, "a schedule")
+            if all(isinstance(part, int | float) for part in value.values()):
+                try:
+                    Ramp(**{name: float(part) for name, part in value.items()})
+                except ConfigError as error:
+                    raise ConfigError(f"{path}: {error}") from error
+        elif isinstance(value, str) and _is_infinite(value):
+            raise ConfigError(f"{path} is {value}; choose a finite number")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             return {"initial": value, "final": value}
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
