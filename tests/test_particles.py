@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from dream3d.camera_samplers import OrbitCameras
-from dream3d.cameras import CameraBatch
+from dream3d.cameras import CameraBatch, orbit_cameras
+from dream3d.companion import CompanionSettings, CompanionTrainer
 from dream3d.diffusion import CosineSchedule, add_noise
 from dream3d.errors import ConfigError, ModelError
 from dream3d.priors.base import Condition
@@ -96,6 +97,26 @@ def test_told_its_side_the_prior_knows_it_and_untold_it_prefers_the_front() -> N
     untold = prior.predict(z, t, Condition(prior.embed(["a mug"] * 4))).x0
     expected = 0.7 * sides[0] + 0.1 * sides[1:].sum(0)
     torch.testing.assert_close(untold, expected.expand_as(untold), atol=0.02, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    "prior", [SidesPrior(4), ParticlesPrior(None, 4)], ids=["sides", "particles"]
+)
+@pytest.mark.parametrize("cameras", [False, True], ids=["words", "cameras"])
+def test_its_companion_begins_as_the_prior_and_learns(
+    prior: ClosedFormPrior, cameras: bool
+) -> None:
+    z, noise = torch.randn(2, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    told = Condition(
+        prior.embed(["a mug"] * 4), orbit_cameras([0.0, 90.0, 10.0, 200.0]) if cameras else None
+    )
+    twin, t = prior.companion(1, 0), torch.full((4,), 0.5)
+    same = twin.predict(noise, t, told).eps
+    torch.testing.assert_close(same, prior.predict(noise, t, told).eps, rtol=1e-5, atol=1e-5)
+    trainer = CompanionTrainer(twin, prior.schedule, CompanionSettings(learning_rate=0.1))
+    before = {name: p.detach().clone() for name, p in twin.parameters().items()}
+    assert trainer.step(z, told, torch.Generator().manual_seed(1)).isfinite()
+    assert not torch.equal(twin.parameters()["shift"], before["shift"])
 
 
 def test_between_two_sides_a_camera_sees_both() -> None:

@@ -32,7 +32,7 @@ def mixture_noise(
     z_t: Float[Tensor, "B C h w"],
     means: Float[Tensor, "B K C h w"],
     log_weight: Float[Tensor, "B K"],
-    std: float,
+    std: float | Float[Tensor, ""],
     alpha: Float[Tensor, "B 1 1 1"],
     sigma: Float[Tensor, "B 1 1 1"],
 ) -> Float[Tensor, "B C h w"]:
@@ -131,18 +131,24 @@ class SidesPrior(ClosedFormPrior):
         ]
         return torch.stack(rows).to(self.device)
 
-    def predict(
-        self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    def moved(
+        self,
+        z_t: Float[Tensor, "B C h w"],
+        t: Float[Tensor, " B"],
+        condition: Condition,
+        shift: Float[Tensor, "C h w"],
+        widening: Float[Tensor, ""],
     ) -> Prediction:
-        with torch.no_grad():
-            alpha, sigma = self.schedule.levels(t, z_t)
-            tokens = condition.tokens.to(z_t.dtype)
-            means = tokens[:, :, :-1].unflatten(2, z_t.shape[1:])
-            log_weight = tokens[:, :, -1]
-            if condition.cameras is not None:
-                log_weight = _seen(condition.cameras.azimuth_deg).to(tokens)
-            eps = mixture_noise(z_t, means, log_weight, self.std, alpha, sigma)
-            return Prediction(eps, "eps", z_t, alpha, sigma)
+        """As the parent's, under the sides' own tokens; what `predict` and the companion ask."""
+        alpha, sigma = self.schedule.levels(t, z_t)
+        tokens = condition.tokens.to(z_t.dtype)
+        means = tokens[:, :, :-1].unflatten(2, z_t.shape[1:]) + shift.to(z_t.dtype)
+        log_weight = tokens[:, :, -1]
+        if condition.cameras is not None:
+            log_weight = _seen(condition.cameras.azimuth_deg).to(tokens)
+        std = self.std * widening.to(z_t.dtype)
+        eps = mixture_noise(z_t, means, log_weight, std, alpha, sigma)
+        return Prediction(eps, "eps", z_t, alpha, sigma)
 
 
 def _seen(azimuth_deg: Float[Tensor, " B"]) -> Float[Tensor, "B K"]:
