@@ -1,5 +1,7 @@
 """One place for what tests may need and may not do: markers, threads, and no network."""
 
+import atexit
+import gc
 import os
 import shutil
 import socket
@@ -19,6 +21,10 @@ from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     from dream3d.evaluation.classifier import Evaluator
+
+# As the command line does it; see `dream3d.startup`.
+gc.set_threshold(20_000)
+atexit.register(gc.freeze)
 
 # Shapes and types at the borders are checked while the tests run. Modules with numba kernels are left out: numba
 # compiles the decorated function and cannot compile the check around it.

@@ -15,6 +15,7 @@ import dream3d
 from dream3d.cli.options import Parser, UsageError, printable, split_at_dashes
 from dream3d.errors import Dream3DError
 from dream3d.registry import suggestion
+from dream3d.startup import collect_seldom
 
 FORMAT_VERSION = 1
 
@@ -66,6 +67,7 @@ commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    collect_seldom()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A prompt may hold characters this terminal cannot show; that must not end a run.

@@ -26,6 +26,7 @@ from dream3d.jobs.lease import Lease
 from dream3d.jobs.records import State, append_event, write_status
 from dream3d.jobs.store import JobStore
 from dream3d.run_directory import RunDirectory
+from dream3d.startup import collect_seldom
 
 if TYPE_CHECKING:
     from dream3d.train import StepReport
@@ -38,6 +39,7 @@ SUPERSEDED = 3
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one job; returns 0 whenever its status tells how it ended."""
+    collect_seldom()
     parser = argparse.ArgumentParser(prog="dream3d.jobs.worker", description=__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("job")
