@@ -148,6 +148,7 @@ def test_control_untouched_splats_are_no_object(evaluator: Evaluator) -> None:
     assert untouched_alignment(evaluator, scenes, prompts=24, seed=0) <= 0.2
 
 
+@pytest.mark.slow
 def test_control_second_faces_are_found(evaluator: Evaluator) -> None:
     single, double = janus_rate(evaluator, objects=60, seed=0)
     assert single <= 0.02

@@ -60,6 +60,7 @@ def true_samples(
     return torch.cat(images)
 
 
+@pytest.mark.slow
 def test_a_perfect_prior_scores_one(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -86,6 +87,7 @@ def test_a_perfect_prior_scores_one(evaluator: Evaluator, monkeypatch: pytest.Mo
     assert all(prompt.endswith(" view") for prompt in seen)
 
 
+@pytest.mark.slow
 def test_noise_scores_nothing(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
     def sample(prior: Prior, prompts: list[str], cameras: CameraBatch, **options: object) -> Tensor:
         return torch.rand(len(prompts), 64, 64, 3, generator=torch.Generator().manual_seed(0))

@@ -281,6 +281,7 @@ def psnr(scene: Nerf) -> float:
     return -10 * torch.log10((out.rgb - true_views(cameras)[0]).square().mean()).item()
 
 
+@pytest.mark.slow
 def test_direct_fit_and_mesh():
     scene, losses = fitted(80, levels=5, resolution=48, table_log2=13)
     assert losses[-1] < 0.15 * losses[0]
