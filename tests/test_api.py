@@ -1,6 +1,7 @@
 """The Python interface: light to import, one call to an asset."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,22 @@ def test_import_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_importing_lets_threads_wait_awake_unless_told_otherwise(
+    given: dict[str, str], found: str
+) -> None:
+    rest = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import dream3d, os; print(os.environ['GOMP_SPINCOUNT'])"],
+        cwd=ROOT,
+        env=rest | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == found
 
 
 def test_generate_returns_paths_scene_and_status(

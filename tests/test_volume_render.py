@@ -8,6 +8,7 @@ import torch
 from dream3d.cameras import CameraBatch, orbit_cameras
 from dream3d.errors import ConfigError, NumericsError
 from renderers.volume import composite, field_normals, march, render_volume
+from renderers.volume_data import RAYS_AT_ONCE
 
 BACKENDS = ("torch", "numba")
 DOUBLE = torch.float64
@@ -205,6 +206,16 @@ def test_a_ball_has_its_silhouette_depth_and_normals(backend):
     agreement = (out.normal * point / 0.6).sum(-1)[inner]
     assert agreement.min() > 0.97
     assert out.backward_normals[inner].max() < 0.05
+
+
+def test_a_picture_is_the_same_in_groups_of_rays_as_in_one(monkeypatch):
+    field = Shape(lambda p: (60.0 * (0.6 - p.norm(dim=1))).clamp(0.0, 30.0))
+    cameras = orbit_cameras([0.0, 70.0], size=12)
+    whole = render_volume(field, cameras, step=0.05, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setitem(RAYS_AT_ONCE, "cpu", 37)  # divides neither a row nor a view
+    parts = render_volume(field, cameras, step=0.05, generator=torch.Generator().manual_seed(0))
+    for name in ("rgb", "alpha", "depth"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
 
 
 def test_left_stays_left_and_up_stays_up():
