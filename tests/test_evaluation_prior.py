@@ -102,6 +102,7 @@ def test_noise_scores_nothing(evaluator: Evaluator, monkeypatch: pytest.MonkeyPa
     assert min(truth["color"], truth["category"], truth["view"]) > 0.85 and truth["multiview"] > 0.7
 
 
+@pytest.mark.slow
 def test_a_prior_that_ignores_the_camera_fails_the_view(
     evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,8 +100,8 @@ def test_blurring_keeps_the_mean_and_diffuse_is_the_cosine_mean():
     spreads = [m.std().item() for m in (light.radiance, *light.blurred, light.irradiance)]
     assert spreads[:-1] == sorted(spreads[:-1], reverse=True)
     # Light from above only: an upward surface sees the mean of cos over it, 1; a sideways one half of that.
-    above = torch.zeros(64, 128, 3)
-    above[:32] = 1.0
+    above = torch.zeros(32, 64, 3)
+    above[:16] = 1.0
     seen = environment_light(above).diffuse(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
     assert seen[:, 0].tolist() == pytest.approx([1.0, 0.5], abs=0.02)
 
